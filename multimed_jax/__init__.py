@@ -1,0 +1,1 @@
+"""One model over ten medical modalities and eleven tasks, trained and honestly measured."""

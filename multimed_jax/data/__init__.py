@@ -1,0 +1,1 @@
+"""From built datasets to packed batches: sources, sizes, mixture, packing, assembly, loaders."""

@@ -1,0 +1,248 @@
+"""Exact token counts of every record, known before any record of a batch is read.
+
+A sidecar is made by one pass over the finished shards in on-disk order, and memory-mapped:
+
+    <dataset>[/<config>]/sizes-<content hash>-<spec hash>/<split>/tokens.npy  int32  [n, streams]
+                                                                 has_target.npy bool [n, tasks]
+                                                                 group.npy    uint64 [n]
+
+The spec hash covers the modalities' options and the tasks, so a change of geometry makes another.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from absl import logging
+from jaxtyping import Bool, Int, Int32, UInt64
+
+from multimed_jax.config import to_json
+from multimed_jax.data.sources import DataSource
+from multimed_jax.layers.decode_errors import DecodeError
+from multimed_jax.types import ModalitySpec, Record, TaskSpec, UserError
+
+_NUM_CHECKED = 8
+_POLL_S = 0.2
+
+
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    """Sizes of the records of one split, in on-disk order.
+
+    Attributes:
+        tokens: tokens of each stream, in the order of the configured modalities' streams.
+        has_target: whether the record carries each configured task that its source is used for.
+        group: first 8 bytes of the SHA-256 of the record's group_id.
+    """
+
+    tokens: Int32[np.ndarray, "n S"]
+    has_target: Bool[np.ndarray, "n tasks"]
+    group: UInt64[np.ndarray, "n"]
+
+    @functools.cached_property
+    def rows(self) -> Int[np.ndarray, "m"] | None:
+        """Rows that have a token and a target; None where all have (and no memory is spent)."""
+        drawable = self.tokens.any(axis=1) & self.has_target.any(axis=1)
+        return None if drawable.all() else np.flatnonzero(drawable)
+
+    @property
+    def num_drawable(self) -> int:
+        return len(self.tokens) if self.rows is None else len(self.rows)
+
+    @property
+    def num_skipped(self) -> int:
+        """Records without a token of a configured modality or a target of a configured task."""
+        return len(self.tokens) - self.num_drawable
+
+    def drawable_row(self, index: Int[np.ndarray, "k"]) -> Int[np.ndarray, "k"]:
+        """The row of the index-th drawable record."""
+        return index if self.rows is None else self.rows[index]
+
+
+def load_sizes(
+    source: DataSource,
+    modalities: Sequence[ModalitySpec],
+    tasks: Sequence[TaskSpec],
+    workdir: str | Path,
+    *,
+    process_index: int = 0,
+    timeout_s: float = 3600.0,
+) -> Sizes:
+    """The sizes of a source's records; counts them where no sidecar is there yet.
+
+    Process 0 writes beside the dataset's version folder, or in `workdir/sizes` where that is
+    read-only; the others wait.
+
+    Raises:
+        UserError: where the sidecar does not fit the records, a label lies outside its classes, or
+            process 0 did not finish within `timeout_s`.
+    """
+    name = f"sizes-{source.info.content_hash[:16]}-{spec_hash(modalities, tasks)}"
+    folders = [Path(workdir) / "sizes" / name / source.split]
+    if source.folder is not None:
+        folders.insert(0, source.folder.parent / name / source.split)
+    folder = next((f for f in folders if f.is_dir()), None)
+    if folder is None and process_index == 0:
+        folder = _write(source, modalities, tasks, folders)
+    deadline = time.monotonic() + timeout_s
+    while folder is None:
+        if time.monotonic() > deadline:
+            raise UserError(
+                f"process {process_index} waited {timeout_s:.0f} s for the sizes of "
+                f"{source.info.name!r}, which process 0 writes to {folders[-1]}"
+            )
+        time.sleep(_POLL_S)
+        folder = next((f for f in folders if f.is_dir()), None)
+    sizes = _load(folder)
+    _check(source, modalities, tasks, sizes, folder)
+    sizes = _restrict(sizes, [task.name in source.tasks for task in tasks])
+    if sizes.num_skipped:
+        logging.info(
+            "%s %s: %d of %d records have no token of a configured modality or no target of a "
+            "configured task and are skipped",
+            source.info.name,
+            source.split,
+            sizes.num_skipped,
+            len(sizes.tokens),
+        )
+    return sizes
+
+
+def spec_hash(modalities: Sequence[ModalitySpec], tasks: Sequence[TaskSpec]) -> str:
+    """12 hex digits of all that the columns and counts depend on."""
+    values = [
+        [[m.spec, to_json(m.options), [s.name for s in m.streams]] for m in modalities],
+        [[t.name, t.target_dtype, list(t.target_shape)] for t in tasks],
+    ]
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def group_hash(group_id: str | bytes) -> int:
+    """First 8 bytes (big-endian) of the SHA-256 of a group_id."""
+    text = group_id if isinstance(group_id, bytes) else group_id.encode()
+    return int.from_bytes(hashlib.sha256(text).digest()[:8], "big")
+
+
+def read_target(record: Record, task: TaskSpec) -> np.ndarray | None:
+    """The record's target of a task, or None where it has none (-1, or all NaN)."""
+    targets = record["targets"] if "targets" in record else {}
+    if task.name not in targets or targets[task.name] is None:
+        return None
+    value = np.asarray(targets[task.name], task.target_dtype)
+    if np.issubdtype(value.dtype, np.integer):
+        return None if (value < 0).all() else value
+    return None if np.isnan(value).all() else value
+
+
+# ------------------------------------------------------------------------------- internals
+
+
+def _count(
+    source: DataSource, row: int, modalities: Sequence[ModalitySpec], tasks: Sequence[TaskSpec]
+) -> tuple[list[int], list[bool], int]:
+    record = source[row]
+    tokens, targets = [], []
+    for modality in modalities:
+        try:
+            counts = modality.count(record, modality.options)
+        except DecodeError as error:
+            logging.warning("%s row %d is not read: %s", source.info.name, row, error)
+            counts = {}
+        tokens += [counts[s.name] if s.name in counts else 0 for s in modality.streams]
+    for task in tasks:
+        value = read_target(record, task)
+        targets.append(value is not None)
+        names = source.info.class_names[task.name] if task.name in source.info.class_names else ()
+        if value is not None and value.ndim == 0 and names and int(value) >= len(names):
+            raise UserError(
+                f"record {row} of {source.info.name!r} has class {int(value)} of task "
+                f"{task.name!r}, which has {len(names)} classes"
+            )
+    return tokens, targets, group_hash(record["group_id"])
+
+
+def _write(
+    source: DataSource,
+    modalities: Sequence[ModalitySpec],
+    tasks: Sequence[TaskSpec],
+    folders: Sequence[Path],
+) -> Path:
+    """Counts every record into the first folder that can be made; visible only when complete."""
+    folder, temporary = _make_temporary(folders)
+    num_streams = sum(len(m.streams) for m in modalities)
+    logging.info("counting the tokens of %d records of %s", len(source), source.info.name)
+    try:
+        n, create = len(source), np.lib.format.open_memmap
+        tokens = create(temporary / "tokens.npy", "w+", np.int32, (n, num_streams))
+        has_target = create(temporary / "has_target.npy", "w+", np.bool_, (n, len(tasks)))
+        group = create(temporary / "group.npy", "w+", np.uint64, (n,))
+        for row in range(n):
+            tokens[row], has_target[row], group[row] = _count(source, row, modalities, tasks)
+        for array in (tokens, has_target, group):
+            array.flush()
+        try:
+            os.rename(temporary, folder)
+        except OSError:
+            if not folder.is_dir():  # otherwise another run finished first: its sizes serve
+                raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return folder
+
+
+def _make_temporary(folders: Sequence[Path]) -> tuple[Path, Path]:
+    for folder in folders:
+        temporary = folder.with_name(f".{folder.name}-{os.getpid()}")
+        try:
+            temporary.mkdir(parents=True)
+        except OSError as error:
+            logging.info("sizes cannot be written to %s: %s", folder, error)
+            continue
+        return folder, temporary
+    raise UserError(f"sizes can be written to none of: {', '.join(map(str, folders))}")
+
+
+def _load(folder: Path) -> Sizes:
+    try:
+        arrays = [
+            np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+            for name in ("tokens", "has_target", "group")
+        ]
+    except (OSError, ValueError) as error:
+        raise UserError(f"the sizes in {folder} cannot be read ({error}); delete them") from error
+    return Sizes(*arrays)
+
+
+def _check(source, modalities, tasks, sizes: Sizes, folder: Path) -> None:
+    """Counts a few rows again: a sidecar of other shards, or in another order, does not match."""
+    n = len(source)
+    lengths = {len(sizes.tokens), len(sizes.has_target), len(sizes.group)}
+    if lengths != {n}:
+        raise UserError(
+            f"the sizes in {folder} are stale: they are of {len(sizes.tokens)} records, "
+            f"{source.info.name!r} has {n}; delete them"
+        )
+    rng = np.random.default_rng(n)
+    for row in sorted(rng.choice(n, size=min(n, _NUM_CHECKED), replace=False).tolist()):
+        tokens, targets, group = _count(source, row, modalities, tasks)
+        same = sizes.tokens[row].tolist() == tokens and sizes.has_target[row].tolist() == targets
+        if not same or int(sizes.group[row]) != group:
+            raise UserError(
+                f"the sizes in {folder} are stale: row {row} of {source.info.name!r} does not "
+                "match its record; delete them"
+            )
+
+
+def _restrict(sizes: Sizes, used: list[bool]) -> Sizes:
+    if all(used):
+        return sizes
+    return dataclasses.replace(sizes, has_target=sizes.has_target & np.array(used))

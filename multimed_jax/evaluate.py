@@ -1,0 +1,41 @@
+"""Measures a trained run again: `python -m multimed_jax.evaluate --checkpoint RUN_FOLDER`.
+
+Rebuilds the run from its manifest (a stored config is data: nothing of it is executed), restores
+the last verified checkpoint and writes the rows that the run itself wrote.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from absl import flags
+
+from multimed_jax.command import EXIT_PREEMPTED, run_command, use_compilation_cache
+
+_CHECKPOINT = flags.DEFINE_string("checkpoint", "", "Run folder of a trained model.")
+_DATA_DIR = flags.DEFINE_string("data_dir", "", "Where the data are now, if they have moved.")
+
+
+def main() -> int:
+    """Reads the flags and evaluates."""
+    use_compilation_cache()
+    from multimed_jax.checkpoint import lock_workdir
+    from multimed_jax.preemption import Preempted, stop_on_signals
+    from multimed_jax.restore import restore_run
+    from multimed_jax.results import format_table
+    from multimed_jax.train import evaluate_state
+
+    workdir = Path(_CHECKPOINT.value)
+    run, state = restore_run(workdir, _DATA_DIR.value or None)
+    with lock_workdir(workdir), stop_on_signals() as stop:
+        try:
+            rows = evaluate_state(dataclasses.replace(run, workdir=workdir), state, stop)
+        except Preempted:
+            return EXIT_PREEMPTED
+    print(format_table(rows))
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(main, required=("checkpoint",))

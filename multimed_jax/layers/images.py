@@ -1,0 +1,116 @@
+"""Encoded images to grey arrays, on the host (Pillow and NumPy only).
+
+Input: JPEG or PNG bytes of any Pillow mode, 8 or 16 bits. Output: grey float32 on the 8-bit scale,
+0 (black) to 255 (white), rows top to bottom, columns left to right as stored (orientation tags are
+not applied: a record's height and width are those of the stored grid).
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import warnings
+import zlib
+
+import numpy as np
+from jaxtyping import Float
+from PIL import Image
+
+from multimed_jax.layers.decode_errors import DecodeError
+
+FORMATS = ("JPEG", "PNG")
+# A refusal by header, before any pixel is allocated. The largest detector plates of digital
+# radiography have about 20 million pixels.
+MAX_PIXELS = 64_000_000
+WHITE = 255.0
+# Bit depths at which detectors and archives store grey values in 16-bit containers.
+BIT_DEPTHS = (8, 10, 12, 14, 16)
+# A JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, but never below this multiple of the size
+# asked for, so that the resampling filter still sees detail to average: at 4 the mean pixel of real
+# slices and radiographs moves by under 1 % of the range (at 2 single pixels by 10 %).
+JPEG_OVERSAMPLING = 4
+
+_FAULTS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+    Image.DecompressionBombWarning,
+)
+
+
+def read_grey(
+    encoded: bytes, size: tuple[int, int], stored_size: tuple[int, int] | None = None
+) -> Float[np.ndarray, "h w"]:
+    """Decodes to grey and resamples to `size` (height, width).
+
+    Colour becomes ITU-R BT.601 luma; transparent pixels become black; 16-bit values are scaled by
+    the smallest depth in `BIT_DEPTHS` that holds their maximum, so that a 12-bit plate in a 16-bit
+    file is not black. Downsampling averages (bilinear filter with its support scaled).
+
+    Args:
+        encoded: JPEG or PNG bytes.
+        size: height and width of the result.
+        stored_size: height and width that the record states; must be those of the file.
+
+    Raises:
+        DecodeError: bytes that are no JPEG or PNG, truncated or damaged pixel data, more than
+            `MAX_PIXELS` pixels, another size than the record states.
+    """
+    height, width = size
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(encoded), formats=FORMATS)
+        _check_header(image, stored_size)
+        draft = image.draft("L", (JPEG_OVERSAMPLING * width, JPEG_OVERSAMPLING * height))
+        grey = _to_grey(image)
+    except DecodeError:
+        raise
+    except _FAULTS as error:
+        raise DecodeError(
+            f"an image of {len(encoded)} bytes cannot be decoded ({type(error).__name__}); "
+            f"accepted: complete {' or '.join(FORMATS)} files of at most {MAX_PIXELS} pixels"
+        ) from None
+    # A JPEG at a fraction of its size ends in a pixel that lies partly outside of the image.
+    box = draft[1] if draft is not None else (0, 0, *grey.size)
+    if grey.size != (width, height) or box != (0, 0, width, height):
+        grey = grey.resize((width, height), Image.Resampling.BILINEAR, box=box)
+    return np.asarray(grey, np.float32)
+
+
+def _check_header(image: Image.Image, stored_size: tuple[int, int] | None) -> None:
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise DecodeError(
+            f"an image of {height} x {width} pixels is refused; accepted: at most {MAX_PIXELS}"
+        )
+    if stored_size is not None and stored_size != (height, width):
+        raise DecodeError(
+            f"an image of {height} x {width} pixels stands in a record that states "
+            f"{stored_size[0]} x {stored_size[1]}; accepted: equal sizes"
+        )
+
+
+def _to_grey(image: Image.Image) -> Image.Image:
+    """Mode L (8-bit) or F (on the 8-bit scale)."""
+    if image.mode == "L":
+        image.load()
+        return image
+    if image.mode.startswith("I"):
+        return Image.fromarray(_scale_deep(np.asarray(image)))
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        black = Image.new("RGBA", image.size, (0, 0, 0, 255))
+        image = Image.alpha_composite(black, image)
+    return image.convert("L")
+
+
+def _scale_deep(values: np.ndarray) -> Float[np.ndarray, "h w"]:
+    largest = int(values.max())
+    depth = next((bits for bits in BIT_DEPTHS if largest < 2**bits), None)
+    limit = float(2**depth - 1) if depth is not None else float(largest)
+    return np.clip(values, 0, None).astype(np.float32) * np.float32(WHITE / limit)

@@ -1,0 +1,45 @@
+"""Resampling of signals between sample rates, on the host."""
+
+from __future__ import annotations
+
+import functools
+from fractions import Fraction
+
+import numpy as np
+from jaxtyping import Float
+from scipy import signal
+
+# Rates are stored as float32; all in use are fractions with a denominator far below this.
+MAX_DENOMINATOR = 1000
+
+
+@functools.lru_cache(maxsize=256)
+def rate_ratio(from_hz: float, to_hz: float) -> tuple[int, int]:
+    """(up, down) in lowest terms with to_hz = from_hz * up / down."""
+    target = Fraction(to_hz).limit_denominator(MAX_DENOMINATOR)
+    ratio = target / Fraction(from_hz).limit_denominator(MAX_DENOMINATOR)
+    return ratio.numerator, ratio.denominator
+
+
+def resampled_length(num_samples: int, from_hz: float, to_hz: float) -> int:
+    """Samples after resampling."""
+    up, down = rate_ratio(from_hz, to_hz)
+    return -(-num_samples * up // down)
+
+
+@functools.lru_cache(maxsize=64)
+def _low_pass(up: int, down: int) -> Float[np.ndarray, "taps"]:
+    """The anti-aliasing filter that `scipy.signal.resample_poly` designs anew at every call."""
+    fastest = max(up, down)
+    taps = signal.firwin(2 * 10 * fastest + 1, 1.0 / fastest, window=("kaiser", 5.0))
+    return taps.astype(np.float32)
+
+
+def resample(
+    values: Float[np.ndarray, "T C"], from_hz: float, to_hz: float
+) -> Float[np.ndarray, "T2 C"]:
+    """Polyphase resampling along the first axis; outside the signal the values count as 0."""
+    up, down = rate_ratio(from_hz, to_hz)
+    if up == down:
+        return values
+    return signal.resample_poly(values, up, down, axis=0, window=_low_pass(up, down))

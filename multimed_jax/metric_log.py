@@ -1,0 +1,72 @@
+"""Figures over training steps: metrics.jsonl, TensorBoard files, and the terminal."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from tensorboardX import SummaryWriter
+from tqdm import tqdm
+
+
+class MetricLog:
+    """Appends {"step", "name", "value"} lines below `workdir`; a bar on a terminal, else lines.
+
+    Lines of steps after `first_step` belong to a stretch that is about to be run again; they are
+    dropped.
+    """
+
+    def __init__(self, workdir: Path, first_step: int, num_steps: int):
+        path = workdir / "metrics.jsonl"
+        kept = _lines_up_to(path, first_step)
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text("".join(kept), encoding="utf-8")
+        os.replace(temporary, path)
+        self._file = path.open("a", encoding="utf-8")
+        self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=first_step + 1)
+        self._num_steps = num_steps
+        self._bar = None
+        if sys.stderr.isatty():
+            self._bar = tqdm(total=num_steps, initial=first_step, unit="step", dynamic_ncols=True)
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Records the values of a step."""
+        for name, value in values.items():
+            stored = float(value) if math.isfinite(value) else None
+            self._file.write(json.dumps({"step": step, "name": name, "value": stored}) + "\n")
+            self._board.add_scalar(name, float(value), step)
+        self._file.flush()
+
+    def advance(self, step: int) -> None:
+        """Moves the bar."""
+        if self._bar is not None:
+            self._bar.update(step - self._bar.n)
+
+    def say(self, text: str) -> None:
+        """One line for the person who watches."""
+        if self._bar is not None:
+            self._bar.write(text, file=sys.stderr)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Flushes and closes all files."""
+        if self._bar is not None:
+            self._bar.close()
+        self._file.close()
+        self._board.close()
+
+
+def _lines_up_to(path: Path, step: int) -> list[str]:
+    if not path.exists():
+        return []
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+        # A line cut short by a kill has no newline; the step it tells of is run again.
+        if line.endswith("\n") and json.loads(line)["step"] <= step:
+            kept.append(line)
+    return kept

@@ -1,0 +1,1 @@
+"""Metrics, their bootstrap intervals, and the trivial predictors that stand beside them."""

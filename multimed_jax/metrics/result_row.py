@@ -1,0 +1,132 @@
+"""One measured figure, with everything without which it would mean nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable
+
+from multimed_jax.types import UserError
+
+# Columns that say what was measured; the others say what came out.
+_IDENTITY = (
+    "method",
+    "seed",
+    "dataset",
+    "task",
+    "split",
+    "protocol",
+    "metric",
+    "baseline_name",
+    "checkpoint",
+    "config_hash",
+)
+UNITS = ("group", "sample")
+
+# Known optimum of a simulated source: a bound to come close to, not a predictor to beat.
+CEILING = "bayes"
+
+
+@dataclasses.dataclass(frozen=True)
+class ResultRow:
+    """A figure beside one baseline.
+
+    Attributes:
+        method: of the run, such as "multimodal_multitask".
+        seed: of the run.
+        dataset: source name as in the config.
+        task: task name.
+        split: "validation", "test", ...
+        protocol: "full"; "within_group" where splits share groups; "keep:text+xray" where only
+            those modalities were shown.
+        metric: name of the figure; higher is better.
+        value: of the model.
+        n: records behind it.
+        groups: groups behind it.
+        interval: of the value.
+        interval_unit: what the bootstrap drew, "group" or "sample".
+        baseline: the figure of the other predictor.
+        baseline_name: of the other predictor.
+        difference: value - baseline.
+        difference_interval: paired, on the same records.
+        checkpoint: training steps behind the parameters.
+        config_hash: of the run.
+
+    Raises:
+        UserError: where a figure is missing or not finite, n or groups is under 1, an interval is
+            upside down, or the baseline has no name.
+    """
+
+    method: str
+    seed: int
+    dataset: str
+    task: str
+    split: str
+    protocol: str
+    metric: str
+    value: float
+    n: int
+    groups: int
+    interval: tuple[float, float]
+    interval_unit: str
+    baseline: float
+    baseline_name: str
+    difference: float
+    difference_interval: tuple[float, float]
+    checkpoint: int
+    config_hash: str
+
+    def __post_init__(self) -> None:
+        where = f"result {self.dataset}, {self.task}, {self.metric}"
+        for name in ("value", "baseline", "difference"):
+            if not _is_finite(getattr(self, name)):
+                raise UserError(f"{where}: {name} is {getattr(self, name)!r}, not a finite number")
+        for name in ("interval", "difference_interval"):
+            bounds = getattr(self, name)
+            if (
+                not isinstance(bounds, tuple)
+                or len(bounds) != 2
+                or not all(map(_is_finite, bounds))
+                or bounds[0] > bounds[1]
+            ):
+                raise UserError(f"{where}: {name} is {bounds!r}, not (low, high)")
+        for name in ("n", "groups"):
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
+                raise UserError(f"{where}: {name} is {getattr(self, name)!r}, not at least 1")
+        if not self.baseline_name:
+            raise UserError(f"{where}: the baseline has no name")
+        if self.interval_unit not in UNITS:
+            raise UserError(
+                f"{where}: interval_unit is {self.interval_unit!r}; accepted: {', '.join(UNITS)}"
+            )
+
+    @property
+    def identity(self) -> tuple[object, ...]:
+        """What was measured: two rows of the same identity are the same figure."""
+        return tuple(getattr(self, name) for name in _IDENTITY)
+
+    @property
+    def beats(self) -> bool:
+        """Whether the paired interval of the difference excludes 0 from below."""
+        return self.difference_interval[0] > 0.0
+
+    @property
+    def is_ceiling(self) -> bool:
+        """Whether the baseline is a bound rather than a predictor."""
+        return self.baseline_name == CEILING
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value)
+
+
+def primary_rows(rows: Iterable[ResultRow]) -> list[ResultRow]:
+    """The rows of the primary metric of each (dataset, task).
+
+    Evaluators yield a task's primary metric before its others, so it is the first one met.
+    """
+    rows = list(rows)
+    primary: dict[tuple[str, str], str] = {}
+    for row in rows:
+        primary.setdefault((row.dataset, row.task), row.metric)
+    return [row for row in rows if primary[row.dataset, row.task] == row.metric]

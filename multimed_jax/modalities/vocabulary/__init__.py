@@ -1,0 +1,1 @@
+"""The shipped sub-word vocabulary (a JSON file) and the command that trains one."""

@@ -1,0 +1,246 @@
+"""The model: tokenizers, the packed transformer, pooled segment states, task heads.
+
+    streams[s].parts --tokenizers[s]--> [P, N_s, D] --gather--> rows [P*G, T, D] --trunk-->
+    rows --gather back--> [P, N_s, D] --pool--> states [P, S, M, D] --heads[t]--> [P, K, ...]
+
+Both gathers are the same bijection between parts and tokens (the packing invariant in types.py),
+so the gradient of each is a gather too: no scatter runs in either pass.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from multimed_jax.config import ModelConfig
+from multimed_jax.layers.attention import packed_mask
+from multimed_jax.layers.posemb import rotary_angles
+from multimed_jax.layers.transformer import Transformer, compute_dtype
+from multimed_jax.sharding import constrain_packs
+from multimed_jax.types import (
+    Batch,
+    ModalitySpec,
+    Namespace,
+    StreamSpec,
+    TargetSlots,
+    TaskSpec,
+    TokenGrid,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelSpec:
+    """All that fixes the model's parameters and outputs."""
+
+    config: ModelConfig
+    modalities: tuple[ModalitySpec, ...]
+    tasks: tuple[TaskSpec, ...]
+    namespaces: Mapping[str, tuple[Namespace, ...]]  # by task name
+
+    @property
+    def streams(self) -> tuple[StreamSpec, ...]:
+        return tuple(stream for modality in self.modalities for stream in modality.streams)
+
+
+def leaf_name(stream: str) -> str:
+    """`mri.slice` -> `mri_slice`: parameter names hold no dots."""
+    return stream.replace(".", "_")
+
+
+class StreamEmbedder(nnx.Module):
+    """A stream's tokenizer, and the embedding of its modality added to every token."""
+
+    def __init__(
+        self, modality: ModalitySpec, stream: StreamSpec, config: ModelConfig, rngs: nnx.Rngs
+    ):
+        self.tokenizer = modality.make_tokenizer(stream, config.d_model, modality.options, rngs)
+        init = nnx.initializers.normal(0.02)
+        self.modality_embedding = nnx.Param(init(rngs.params(), (config.d_model,)))
+
+    def __call__(self, stream) -> Float[Array, "P N D"]:
+        return self.tokenizer(stream) + self.modality_embedding[...]
+
+
+class Model(nnx.Module):
+    """One model over all configured modalities and tasks."""
+
+    def __init__(self, spec: ModelSpec, rngs: nnx.Rngs):
+        config = spec.config
+        self.spec = spec
+        self.tokenizers = nnx.Dict(
+            {
+                leaf_name(stream.name): StreamEmbedder(modality, stream, config, rngs)
+                for modality in spec.modalities
+                for stream in modality.streams
+            }
+        )
+        self.trunk = Transformer(config, rngs)
+        self.heads = nnx.Dict(
+            {
+                task.name: task.make_head(config.d_model, spec.namespaces[task.name], rngs)
+                for task in spec.tasks
+            }
+        )
+        if config.fusion == "late" and config.late_vote == "weighted":
+            self.late_weights = nnx.Param(jnp.zeros((len(spec.modalities),)))
+
+    def __call__(self, batch: Batch) -> dict[str, Array]:
+        """Outputs of every task at its target slots, [P, K, ...]."""
+        states_PSMD, present_PSM = self.encode(batch)
+        outputs = {}
+        for task in self.spec.tasks:
+            slots = batch.targets[task.name]
+            index = jnp.maximum(slots.segment - 1, 0)
+            state_PKMD = _take(states_PSMD, index)
+            present_PKM = _take(present_PSM, index)
+            outputs[task.name] = self._read(task, state_PKMD, present_PKM, slots)
+        return outputs
+
+    def encode(self, batch: Batch) -> tuple[Float[Array, "P S M D"], Float[Array, "P S M"]]:
+        """Mean state of every (segment, modality), and 1 where the segment has that modality."""
+        config = self.spec.config
+        head_dim = config.d_model // config.num_heads
+        names = [stream.name for stream in self.spec.streams]
+        embedded = [
+            self.tokenizers[leaf_name(n)](batch.streams[n]).astype(compute_dtype(config))
+            for n in names
+        ]
+        angles = [rotary_angles(batch.streams[n].coords, head_dim) for n in names]
+        sizes = [batch.streams[n].segment.shape[1] for n in names]
+        to_token, to_part = _permutations(batch.grids, sizes)
+        x_PLD = _permute(jnp.concatenate(embedded, axis=1), to_token, to_part)
+        angles_PLF = _permute(jnp.concatenate(angles, axis=1), to_token, to_part)
+        x_PLD = self._run_rows(batch.grids, x_PLD, angles_PLF)
+        states = _permute(x_PLD, to_part, to_token)
+        return self._pool(batch, states, sizes)
+
+    def _run_rows(self, grids, x_PLD, angles_PLF) -> Float[Array, "P L D"]:
+        modality_of_stream = jnp.array(
+            [0]
+            + [
+                index + 1
+                for index, modality in enumerate(self.spec.modalities)
+                for _ in modality.streams
+            ]
+        )
+        rows_out, start = [], 0
+        for grid in grids:
+            packs, rows, width = grid.segment_ids.shape
+            stop = start + rows * width
+            x, angles = (
+                rearrange(a[:, start:stop], "p (g t) d -> (p g) t d", g=rows)
+                for a in (x_PLD, angles_PLF)
+            )
+            segment = rearrange(grid.segment_ids, "p g t -> (p g) t")
+            modality = rearrange(modality_of_stream[grid.stream_ids], "p g t -> (p g) t")
+            x = constrain_packs(x)
+            y = self.trunk(x, packed_mask(segment), packed_mask(segment, modality), angles)
+            rows_out.append(rearrange(y, "(p g) t d -> p (g t) d", p=packs))
+            start = stop
+        return jnp.concatenate(rows_out, axis=1)
+
+    def _pool(self, batch: Batch, states_PND, sizes: list[int]):
+        num_segments = batch.record.shape[1]
+        segments = 1 + jnp.arange(num_segments)
+        sums, counts, start = [], [], 0
+        for modality in self.spec.modalities:
+            total, count = 0.0, 0.0
+            for stream in modality.streams:
+                segment = batch.streams[stream.name].segment
+                stop = start + segment.shape[1]
+                member = (segment[:, None, :] == segments[None, :, None]).astype(states_PND.dtype)
+                total += jnp.einsum("psn,pnd->psd", member, states_PND[:, start:stop])
+                count += member.sum(-1, dtype=jnp.float32)
+                start = stop
+            sums.append(total)
+            counts.append(count)
+        assert start == sum(sizes)
+        count_PSM = jnp.stack(counts, axis=-1)
+        mean_PSMD = jnp.stack(sums, axis=2) / jnp.maximum(count_PSM, 1.0)[..., None]
+        return mean_PSMD.astype(jnp.float32), (count_PSM > 0).astype(jnp.float32)
+
+    def _read(self, task: TaskSpec, state_PKMD, present_PKM, slots: TargetSlots) -> Array:
+        """Head outputs of the slots: on the merged state, or (late fusion) merged outputs."""
+        head = self.heads[task.name]
+        weights_PKM = present_PKM / jnp.maximum(present_PKM.sum(-1, keepdims=True), 1.0)
+        config = self.spec.config
+        if config.fusion != "late":
+            return head(jnp.einsum("pkmd,pkm->pkd", state_PKMD, weights_PKM))
+        outputs_PKMC = head(state_PKMD)
+        if config.late_vote == "weighted":
+            gated = present_PKM * jnp.exp(self.late_weights[...])
+            weights_PKM = gated / jnp.maximum(gated.sum(-1, keepdims=True), 1e-6)
+        if config.late_vote == "vote":
+            return _vote(task, outputs_PKMC, weights_PKM, slots, self.spec.namespaces[task.name])
+        return jnp.einsum("pkm...,pkm->pk...", outputs_PKMC, weights_PKM)
+
+
+def _vote(task, outputs_PKMC, weights_PKM, slots, namespaces) -> Array:
+    """Mean of the modalities' predicted probabilities, as log-probabilities."""
+    votes = jnp.stack(
+        [
+            task.predict(outputs_PKMC[:, :, m], slots, namespaces)
+            for m in range(weights_PKM.shape[-1])
+        ],
+        axis=2,
+    )
+    mean = jnp.einsum("pkm...,pkm->pk...", votes, weights_PKM)
+    return jnp.log(mean + 1e-9) if task.target_dtype.startswith("int") else mean
+
+
+def _take(values: Array, index: Int[Array, "P K"]) -> Array:
+    """values[p, index[p, k]]."""
+    return jax.vmap(lambda v, i: v[i])(values, index)
+
+
+# ------------------------------------------------------------- parts <-> tokens, one bijection
+
+
+def _permutations(
+    grids: tuple[TokenGrid, ...], sizes: list[int]
+) -> tuple[Int[Array, "P L"], Int[Array, "P N"]]:
+    """For each token the part that it shows, and for each part its token; out of range if none.
+
+    Parts are numbered over the concatenated streams, tokens over the concatenated grids.
+    """
+    num_parts = sum(sizes)
+    starts = jnp.array([0] + [sum(sizes[:i]) for i in range(len(sizes))])
+    part = [
+        jnp.where(g.stream_ids > 0, starts[g.stream_ids] + g.stream_index, num_parts).reshape(
+            g.stream_ids.shape[0], -1
+        )
+        for g in grids
+    ]
+    to_token = jnp.concatenate(part, axis=1)
+    num_tokens = to_token.shape[1]
+
+    def invert(index):
+        return jnp.full((num_parts,), num_tokens).at[index].set(jnp.arange(num_tokens), mode="drop")
+
+    return to_token, jax.vmap(invert)(to_token)
+
+
+@jax.custom_vjp
+def _permute(
+    x: Float[Array, "P N D"], index: Int[Array, "P L"], inverse: Int[Array, "P N"]
+) -> Float[Array, "P L D"]:
+    """x[p, index[p, l]], 0 where the index is out of range. `inverse` undoes `index`."""
+    return jax.vmap(lambda v, i: v.at[i].get(mode="fill", fill_value=0))(x, index)
+
+
+def _permute_forward(x, index, inverse):
+    return _permute(x, index, inverse), (index, inverse)
+
+
+def _permute_backward(residuals, gradient):
+    index, inverse = residuals
+    return _permute(gradient, inverse, index), None, None
+
+
+_permute.defvjp(_permute_forward, _permute_backward)

@@ -1,0 +1,118 @@
+"""Runs a trained model over a split and sorts what it says by source and task."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from multimed_jax.evaluators.context import Predictions
+from multimed_jax.run import Run
+from multimed_jax.types import Batch, Namespace, TaskSpec
+
+
+def predict_split(
+    run: Run,
+    params: Any,
+    model_state: Any,
+    split: str,
+    keep: frozenset[str] | None = None,
+    limit: int | None = None,
+    check: Callable[[], None] = lambda: None,
+) -> list[Predictions]:
+    """Predictions of every (source, task) of a split, each record exactly once, rows ascending.
+
+    Args:
+        run: the run whose model is measured.
+        params: parameters to measure.
+        model_state: the model's other state.
+        split: "train", "validation" or "test".
+        keep: hides every modality not named.
+        limit: at most this many records of each source.
+        check: called before each batch; may raise to stop.
+    """
+    found: dict[tuple[int, str], list[tuple[np.ndarray, ...]]] = defaultdict(list)
+    for batch in run.eval_batches(split, keep, limit):
+        check()
+        outputs = jax.device_get(run.predict_step(params, model_state, run.put(batch)))
+        for task in run.spec.tasks:
+            _collect(task, batch, outputs[task.name], found)
+    return _sorted(run, split, found)
+
+
+def _collect(task: TaskSpec, batch: Batch, outputs: np.ndarray, found: dict) -> None:
+    """Adds the filled slots of one task to `found[source, task]`."""
+    slots = batch.targets[task.name]
+    pack, slot = np.nonzero(np.asarray(slots.weight) > 0)
+    record = np.asarray(batch.record)[pack, np.asarray(slots.segment)[pack, slot] - 1]
+    for source in np.unique(record[:, 0]):
+        mine = record[:, 0] == source
+        at = pack[mine], slot[mine]
+        found[int(source), task.name].append(
+            (
+                record[mine, 1],
+                np.asarray(outputs)[at],
+                np.asarray(slots.value)[at],
+                np.asarray(slots.namespace)[at],
+            )
+        )
+
+
+def _sorted(run: Run, split: str, found: dict) -> list[Predictions]:
+    data = run.splits[split]
+    tasks = {task.name: task for task in run.spec.tasks}
+    out = []
+    for source, name in sorted(found):
+        columns = zip(*found[source, name], strict=True)
+        rows, values, targets, spaces = (np.concatenate(column) for column in columns)
+        order = np.argsort(rows)
+        rows = rows[order]
+        assert np.all(np.diff(rows) > 0), "a record was predicted twice"
+        index = int(spaces[0])
+        namespaces = run.namespaces[name]
+        out.append(
+            Predictions(
+                source=data.sources[source].info,
+                task=tasks[name],
+                namespace=namespaces[index],
+                probabilities=_cut(values[order], namespaces, index),
+                targets=targets[order],
+                rows=rows,
+                groups=np.asarray(data.sizes[source].group)[rows],
+            )
+        )
+    return out
+
+
+def _cut(values: np.ndarray, namespaces: Sequence[Namespace], index: int) -> np.ndarray:
+    """The columns of one namespace; values without classes stay whole."""
+    widths = [len(space.class_names) for space in namespaces]
+    if not widths[index]:
+        return values
+    start = sum(widths[:index])
+    return values[..., start : start + widths[index]]
+
+
+class Predictor:
+    """`predict_split` with one set of parameters, remembering what it has already run."""
+
+    def __init__(
+        self, run: Run, params: Any, model_state: Any, check: Callable[[], None] = lambda: None
+    ):
+        self._run = run
+        self._params = params
+        self._model_state = model_state
+        self._check = check
+        self._seen: dict[tuple[str, frozenset[str] | None], list[Predictions]] = {}
+
+    def __call__(self, split: str, keep: frozenset[str] | None = None) -> list[Predictions]:
+        """Predictions of every (source, task) of `split` with only the modalities in `keep`."""
+        key = split, keep
+        if key not in self._seen:
+            self._seen[key] = predict_split(
+                self._run, self._params, self._model_state, split, keep, check=self._check
+            )
+        return self._seen[key]

@@ -1,0 +1,149 @@
+"""The compiled steps: training (loss, gradients, update) and prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+
+from multimed_jax.config import RunConfig
+from multimed_jax.layers.slot_loss import denominators, mean_loss, numerators
+from multimed_jax.model import Model, ModelSpec
+from multimed_jax.types import Batch, TrainState
+
+Metrics = dict[str, Any]
+
+
+def make_state(
+    config: RunConfig,
+    spec: ModelSpec,
+    optimizer: optax.GradientTransformation,
+    weighting: optax.GradientTransformationExtraArgs,
+) -> TrainState:
+    """A fresh state, a pure function of `config.seed`."""
+    model = Model(spec, nnx.Rngs(config.seed))
+    _, params, rest = nnx.split(model, nnx.Param, ...)
+    params, rest = nnx.to_pure_dict(params), nnx.to_pure_dict(rest)
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        model_state=rest,
+        opt_state=optimizer.init(params),
+        weighting_state=weighting.init(params),
+        ema=jax.tree.map(jnp.copy, params) if config.optim.ema_decay > 0 else None,
+        rng=jax.random.key_data(jax.random.key(config.seed)),
+    )
+
+
+def graph_of(spec: ModelSpec) -> nnx.GraphDef:
+    """The static part of the model, made without allocating parameters."""
+    graphdef, _ = nnx.split(nnx.eval_shape(lambda: Model(spec, nnx.Rngs(0))))
+    return graphdef
+
+
+def make_train_step(
+    config: RunConfig,
+    spec: ModelSpec,
+    optimizer: optax.GradientTransformation,
+    weighting: optax.GradientTransformationExtraArgs,
+) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+    """The pure training step; jit it with the shardings of the run.
+
+    An update whose loss or gradient is not finite is skipped: parameters and moments stay, the
+    step counts, and `metrics["skipped"]` is 1.
+    """
+    graphdef = graph_of(spec)
+
+    def microbatch_loss(params, model_state, batch: Batch, lambdas, totals):
+        model = nnx.merge(graphdef, params, model_state)
+        outputs = model(batch)
+        loss, table = 0.0, {}
+        for row, task in enumerate(spec.tasks):
+            slots = batch.targets[task.name]
+            per_slot = task.loss_fn(outputs[task.name], slots, spec.namespaces[task.name])
+            table[task.name] = mean_loss(numerators(per_slot, slots), totals[task.name])
+            loss += jnp.dot(lambdas[row], table[task.name])
+        rest = nnx.to_pure_dict(nnx.state(model, nnx.Not(nnx.Param)))
+        return loss, (table, rest)
+
+    gradient = jax.value_and_grad(microbatch_loss, has_aux=True)
+
+    def accumulate(state: TrainState, batch: Batch, totals):
+        lambdas = state.weighting_state.lambdas
+        parts = config.optim.accumulate
+        if parts == 1:
+            return gradient(state.params, state.model_state, batch, lambdas, totals)
+
+        def body(carry, micro):
+            (loss, (table, rest)), grads = gradient(state.params, carry[1], micro, lambdas, totals)
+            sums = jax.tree.map(jnp.add, carry[0], (loss, table, grads))
+            return (sums, rest), None
+
+        shapes = jax.eval_shape(
+            gradient, state.params, state.model_state, _microbatch(batch, parts, 0), lambdas, totals
+        )
+        (loss, (table, _)), grads = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+        carry = ((loss, table, grads), state.model_state)
+        split = jax.tree.map(lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1), batch)
+        ((loss, table, grads), rest), _ = jax.lax.scan(body, carry, split)
+        return (loss, (table, rest)), grads
+
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        totals = {name: denominators(slots) for name, slots in batch.targets.items()}
+        (loss, (table, rest)), grads = accumulate(state, batch, totals)
+        norm = optax.tree.norm(grads)
+        finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        _, weighting_state = weighting.update(grads, state.weighting_state, losses=table)
+        ema = state.ema
+        if ema is not None:
+            ema = optax.incremental_update(params, ema, 1.0 - config.optim.ema_decay)
+
+        def keep(new, old):
+            return jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
+
+        new = TrainState(
+            step=state.step + 1,
+            params=keep(params, state.params),
+            model_state=keep(rest, state.model_state),
+            opt_state=keep(opt_state, state.opt_state),
+            weighting_state=weighting_state,
+            ema=keep(ema, state.ema),
+            rng=state.rng,
+        )
+        metrics = {
+            "loss": loss,
+            "grad_norm": norm,
+            "skipped": 1 - finite.astype(jnp.int32),
+            "task_loss": table,
+            "task_weight": totals,
+        }
+        return new, metrics
+
+    return train_step
+
+
+def _microbatch(batch: Batch, parts: int, index: int) -> Batch:
+    """Every `parts`-th pack, so that each device keeps packs of its own."""
+    return jax.tree.map(lambda x: x.reshape(-1, parts, *x.shape[1:])[:, index], batch)
+
+
+def make_predict_step(spec: ModelSpec) -> Callable[[Any, Any, Batch], dict[str, jax.Array]]:
+    """(params, model_state, batch) -> predictions of every task at its slots, [P, K, ...]."""
+    graphdef = graph_of(spec)
+
+    def predict_step(params, model_state, batch: Batch) -> dict[str, jax.Array]:
+        outputs = nnx.merge(graphdef, params, model_state)(batch)
+        return {
+            task.name: task.predict(
+                outputs[task.name], batch.targets[task.name], spec.namespaces[task.name]
+            )
+            for task in spec.tasks
+        }
+
+    return predict_step

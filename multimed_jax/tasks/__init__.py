@@ -1,0 +1,1 @@
+"""One file per task, each ending in `SPEC`. Siblings never import each other."""

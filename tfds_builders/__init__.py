@@ -1,0 +1,1 @@
+"""Builders of medical sources: original layouts in, sharded canonical records out."""

@@ -1,0 +1,212 @@
+"""`python -m tfds_builders build NAME ...` and `python -m tfds_builders list`."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import difflib
+import errno
+import importlib
+import io
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from multimed_jax.types import UserError
+
+FOLDER = Path(__file__).resolve().parent
+COMMANDS = ("build", "list")
+# What a user can mend: a full disk, a folder without permission, a read-only file system.
+_USER_ERRNOS = (errno.ENOSPC, errno.EACCES, errno.EPERM, errno.EROFS, errno.EDQUOT)
+
+
+def source_names() -> list[str]:
+    """The names of all builders: the folders that hold one."""
+    return sorted(path.parent.name for path in FOLDER.glob("*/*_dataset_builder.py"))
+
+
+def load_builder(name: str) -> Any:
+    """The builder class of a source. Raises UserError for an unknown name."""
+    names = source_names()
+    if name not in names:
+        raise UserError(f"there is no source {name!r}{_hint(name, names)}; {_accepted(names)}")
+    return importlib.import_module(f"tfds_builders.{name}.{name}_dataset_builder").Builder
+
+
+def _hint(value: str, accepted: Sequence[str]) -> str:
+    close = difflib.get_close_matches(value, accepted, n=1, cutoff=0.4)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def _accepted(names: Sequence[str]) -> str:
+    return f"accepted: {', '.join(names)}"
+
+
+def pick_config(name: str, builder_cls: Any, config: str | None) -> str | None:
+    """The config to build: the given one, else the source's first. UserError for an unknown one."""
+    configs = [item.name for item in builder_cls.BUILDER_CONFIGS]
+    if config is None:
+        return configs[0] if configs else None
+    if config.startswith("{"):
+        return config  # JSON of a config's own fields, as in `tfds build`
+    if config not in configs:
+        accepted = _accepted(configs) if configs else "it has none"
+        raise UserError(
+            f"the source {name!r} has no config {config!r}{_hint(config, configs)}; {accepted}"
+        )
+    return config
+
+
+# -------------------------------------------------------------------------------- build
+
+
+def build(argv: Sequence[str]) -> None:
+    """Builds the named sources with the flags of `tfds build`."""
+    args = _parse(argv)
+    names = [*args.positional_datasets, *args.datasets]
+    if not names:
+        raise UserError(f"build needs the name of a source; {_accepted(source_names())}")
+    for name in names:
+        _build_one(name, args)
+
+
+def _parse(argv: Sequence[str]) -> Any:
+    from tensorflow_datasets.scripts.cli import build as stock
+    from tensorflow_datasets.scripts.cli import cli_utils
+
+    parse = cli_utils.make_flags_parser(stock.Args, description="Builds a source.")
+    usage = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(usage):
+            return parse(["tfds_builders build", *argv])
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        # argparse puts some hundred lines of usage before the sentence that matters.
+        reason = usage.getvalue().strip().splitlines()[-1].split("error: ")[-1]
+        raise UserError(f"{reason}; --help lists the accepted flags") from None
+
+
+def _build_one(given: str, args: Any) -> None:
+    name, _, config = given.partition("/")
+    if config and args.generation.config:
+        raise UserError(f"{given!r} and --config={args.generation.config!r} both name a config")
+    builder_cls = load_builder(name)
+    config = pick_config(name, builder_cls, config or args.generation.config)
+    if args.generation.config_idx is None and not (config or "").startswith("{"):
+        existing = _existing(builder_cls, args, config)
+        if existing is not None:
+            print(f"{existing} exists already; nothing was done (--overwrite builds it again)")
+            return
+    # The stock command takes a folder, and a config apart from it.
+    generation = dataclasses.replace(
+        args.generation, config=None if args.generation.config_idx is not None else config
+    )
+    args = dataclasses.replace(
+        args, positional_datasets=[str(FOLDER / name)], datasets=[], generation=generation
+    )
+    data_dir = Path(args.paths.data_dir).expanduser()
+    with _tidy(data_dir / name), _tidy(data_dir / "downloads"):
+        args.execute()
+
+
+def _existing(builder_cls: Any, args: Any, config: str | None) -> Path | None:
+    """The finished dataset, where there is one and no flag asks for another build."""
+    if args.debug.overwrite or args.debug.fail_if_exists or args.generation.update_metadata_only:
+        return None
+    builder = builder_cls(data_dir=args.paths.data_dir, config=config)
+    return Path(builder.data_dir) if builder.is_prepared() else None
+
+
+@contextlib.contextmanager
+def _tidy(folder: Path) -> Iterator[None]:
+    """After a failed build removes the folders and notes that tfds made for it, if it made them."""
+    had_folder = folder.exists()
+    try:
+        yield
+    except BaseException:
+        if not had_folder and folder.exists():
+            for path in sorted(folder.rglob("*"), reverse=True):
+                if path.name == "metadata.json" and path.parent.name == ".config":
+                    path.unlink()
+                elif path.is_dir() and not any(path.iterdir()):
+                    path.rmdir()
+            if not any(folder.iterdir()):
+                folder.rmdir()
+        raise
+
+
+# --------------------------------------------------------------------------------- list
+
+
+def list_sources() -> str:
+    """The sources as a table: one line each, then the terms and how to obtain it."""
+    head = ("source", "modality", "tasks", "unit", "licence")
+    rows, notes = [], []
+    for name in source_names():
+        builder_cls = load_builder(name)
+        card = builder_cls.CARD
+        rows.append(
+            (name, ", ".join(card.modalities), ", ".join(card.tasks), card.unit, card.licence)
+        )
+        configs = ", ".join(config.name for config in builder_cls.BUILDER_CONFIGS)
+        notes.append(
+            f"{name}{f' ({configs})' if configs else ''}\n"
+            f"    forbids: {card.licence_forbids}\n    obtain:  {card.how_to_obtain}"
+        )
+    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head) - 1)]
+    widths.append(0)
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        for row in [head, *rows]
+    ]
+    return "\n".join([*lines, "", *notes])
+
+
+# --------------------------------------------------------------------------------- entry
+
+
+def find_user_error(error: BaseException) -> str | None:
+    """The sentence of the UserError behind an error, however often tfds wrapped it."""
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        if isinstance(current, UserError):
+            return str(current)
+        if isinstance(current, OSError) and current.errno in _USER_ERRNOS:
+            return f"cannot write or read {current.filename}: {current.strerror}"
+        current = current.__cause__ or current.__context__
+    return None
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs a command; the exit code."""
+    try:
+        if not argv or argv[0] not in COMMANDS:
+            given = argv[0] if argv else ""
+            hint = _hint(given, COMMANDS)
+            raise UserError(f"the command is {given!r}{hint}; {_accepted(COMMANDS)}")
+        if argv[0] == "list":
+            print(list_sources())
+            return 0
+        import tensorflow_datasets as tfds
+        from absl import logging
+
+        # tfds warns of every folder that it is about to make.
+        logging.set_verbosity(logging.ERROR)
+        if not sys.stderr.isatty():
+            tfds.disable_progress_bar()
+        build(argv[1:])
+    except Exception as error:
+        sentence = find_user_error(error)
+        if sentence is None:
+            raise
+        print(f"error: {sentence}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,1 @@
+"""What every builder shares: records, splits, duplicate audit, quarantine, dataset card."""

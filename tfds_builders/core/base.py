@@ -1,0 +1,269 @@
+"""`MedicalBuilder`: what a source's builder inherits. tfds_builders/README.md is its guide.
+
+A build reads the source twice. The index pass keeps ids, groups, class labels and audit keys;
+with them the splits are set and duplicates are looked for before a record is written. The writing
+pass streams the records of one split after the other. Nothing of a payload is kept.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from multimed_jax.types import UserError
+from tfds_builders.core.card import check_datasheet, write_card
+from tfds_builders.core.features import target_features
+from tfds_builders.core.ledger import Ledger
+from tfds_builders.core.planning import DuplicatePolicy, Plan, SplitMode, make_plan
+from tfds_builders.core.quarantine import DEFAULT_MAX_RATE, Quarantine
+from tfds_builders.core.records import (
+    BASE_KEYS,
+    AuditKey,
+    Datasheet,
+    SourceCard,
+    SourceRecord,
+    UnreadableRecord,
+)
+from tfds_builders.core.splits import SPLITS
+
+Example = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class StreamedSplit:
+    """One split of a source that knows every record's group and split without an index pass.
+
+    Attributes:
+        num_groups: number of different groups in the split.
+        records: called once; yields the split's records.
+    """
+
+    num_groups: int
+    records: Callable[[], Iterator[SourceRecord]]
+
+
+class MedicalBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """Base of all sources.
+
+    A subclass is named `Builder`, lives in `<name>/<name>_dataset_builder.py` and sets:
+
+    Attributes:
+        VERSION: of the records it writes.
+        CARD: see `SourceCard`.
+        DATASHEET: see `Datasheet`.
+        EXPECTED_LAYOUT: the files it looks for below the manual folder, for error messages.
+        NEEDS_MANUAL_DIR: False for a source that is generated.
+        MAX_BAD_RATE: share of unreadable records above which a build fails.
+        SPLIT_MODE: "group" or "official"; override `split_mode` where it depends on the config.
+        ON_DUPLICATES: what happens to duplicates of different groups; override
+            `duplicate_policy` where it depends on the config.
+            "fail": those across splits are listed and end the build;
+            "merge_groups": their groups become one before splitting (real patients);
+            "share_group": each copy moves to its first twin's group before splitting (number
+            blocks of a source without patient ids, which merging would chain up);
+            "leave_out": across splits only the copies in test, else in validation, are kept.
+    """
+
+    CARD: ClassVar[SourceCard]
+    DATASHEET: ClassVar[Datasheet]
+    EXPECTED_LAYOUT: ClassVar[str]
+    NEEDS_MANUAL_DIR: ClassVar[bool] = True
+    MAX_BAD_RATE: ClassVar[float] = DEFAULT_MAX_RATE
+    SPLIT_MODE: ClassVar[SplitMode] = "group"
+    ON_DUPLICATES: ClassVar[DuplicatePolicy] = "fail"
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "CARD" in cls.__dict__:
+            cls.MANUAL_DOWNLOAD_INSTRUCTIONS = cls.CARD.how_to_obtain
+
+    def __init__(self, *, file_format: Any = "array_record", **kwargs: Any) -> None:
+        """Sets array_record, which needs no TensorFlow, in place of tfds's default."""
+        super().__init__(file_format=file_format or "array_record", **kwargs)
+
+    # ------------------------------------------------------------- what a source provides
+
+    def record_features(self) -> dict[str, Any]:
+        """The tfds features of the record, without `sample_id`, `group_id`, `unit`, `targets`."""
+        raise NotImplementedError
+
+    def class_names(self) -> dict[str, tuple[str, ...]]:
+        """Class names in label order for every task.
+
+        The tasks are fixed; names that depend on the source may become known in `read_source`.
+        """
+        raise NotImplementedError
+
+    def read_source(self, manual_dir: Path, quarantine: Quarantine) -> Iterator[SourceRecord]:
+        """Yields every record of the source, in an order that is the same at each call.
+
+        Unreadable records go to `quarantine.add`, records left out by rule to
+        `quarantine.leave_out`. A missing file, folder or column raises UserError.
+        """
+        raise NotImplementedError
+
+    def stream_splits(self) -> dict[str, StreamedSplit] | None:
+        """Splits known without an index pass; None for sources that are read. See `phantoms`.
+
+        A streamed source vouches that no group lies in two splits; it takes part in no audit.
+        """
+        return None
+
+    def split_mode(self) -> SplitMode:
+        """How the records are split; see `SPLIT_MODE`."""
+        return self.SPLIT_MODE
+
+    def duplicate_policy(self) -> DuplicatePolicy:
+        """What happens to duplicates; see `ON_DUPLICATES`."""
+        return self.ON_DUPLICATES
+
+    def record_written(self, split: str, record: Mapping[str, Any]) -> None:
+        """Called for every record as it is written, for statistics of `extra_metadata`."""
+
+    def extra_metadata(self) -> dict[str, Any]:
+        """Further metadata, asked for after the last record is written."""
+        return {}
+
+    # ------------------------------------------------------------------------ tfds hooks
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        features = {
+            **{key: tfds.features.Text() for key in BASE_KEYS},
+            **self.record_features(),
+            "targets": target_features(self.class_names()),
+        }
+        self._metadata_dict = tfds.core.MetadataDict()
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description=self.CARD.title,
+            features=tfds.features.FeaturesDict(features),
+            homepage=self.CARD.homepage,
+            citation=self.CARD.citation,
+            license=self.CARD.licence,
+            metadata=self._metadata_dict,
+        )
+
+    def _make_download_manager(self, download_dir: Any, download_config: Any) -> Any:
+        # tfds itself answers a missing manual folder with an AssertionError.
+        if self.NEEDS_MANUAL_DIR:
+            given = download_config.manual_dir
+            if given is None:
+                raise UserError(
+                    f"{self.CARD.name} needs --manual_dir, the folder that holds "
+                    f"{self.EXPECTED_LAYOUT}; to obtain it: {self.CARD.how_to_obtain}"
+                )
+            if not Path(given).is_dir():
+                raise UserError(
+                    f"the folder {given} does not exist; expected layout: {self.EXPECTED_LAYOUT}"
+                )
+        return super()._make_download_manager(download_dir, download_config)
+
+    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[str, Example]]]:
+        check_datasheet(self.DATASHEET)
+        streamed = self.stream_splits()
+        if streamed is not None:
+            self._ledger = Ledger(self.class_names())
+            self._facts = {
+                "num_groups": {split: part.num_groups for split, part in streamed.items()},
+                "split_mode": "group",
+                "quarantine": Quarantine().summary(0),
+                "left_out": {},
+                "duplicates": {},
+            }
+            return {split: self._stream(split, part) for split, part in streamed.items()}
+        manual_dir = Path(dl_manager._manual_dir)  # checked above; the property asserts
+        plan = self._index(manual_dir)
+        self._ledger = Ledger(self.class_names())
+        return {split: self._read(split, manual_dir, plan) for split in SPLITS}
+
+    def _generate_examples(self, **kwargs: Any) -> Iterator[tuple[str, Example]]:
+        # tfds demands it; `_split_generators` already returns the generators.
+        raise NotImplementedError
+
+    def _download_and_prepare(self, dl_manager: Any, download_config: Any) -> None:
+        super()._download_and_prepare(dl_manager, download_config)
+        if download_config.max_examples_per_split == 0:
+            return
+        metadata = self._metadata()
+        self._metadata_dict.update(metadata)
+        write_card(Path(self.data_dir), self.CARD, self.DATASHEET, self.info, metadata)
+
+    # ------------------------------------------------------------------------- index pass
+
+    def _index(self, manual_dir: Path) -> Plan:
+        quarantine = Quarantine()
+        rows: list[SourceRecord] = []
+        keys: list[AuditKey | None] = []
+        for source in self.read_source(manual_dir, quarantine):
+            try:
+                keys.append(source.audit_key())
+            except UnreadableRecord as error:
+                quarantine.add(source.sample_id, str(error))
+                continue
+            # The payload and the audit stay behind: only the row's few strings are kept.
+            rows.append(dataclasses.replace(source, record={}, audit=None))
+        quarantine.check(len(rows), self.MAX_BAD_RATE)
+        if not rows:
+            raise UserError(
+                f"no records found under {manual_dir}; expected layout: {self.EXPECTED_LAYOUT}"
+            )
+        plan, self._facts = make_plan(
+            rows, keys, quarantine, self.split_mode(), self.duplicate_policy(), self.CARD
+        )
+        return plan
+
+    # ------------------------------------------------------------------------ writing pass
+
+    def _read(self, split: str, manual_dir: Path, plan: Plan) -> Iterator[tuple[str, Example]]:
+        # The index pass has already counted what cannot be read.
+        for source in self.read_source(manual_dir, Quarantine()):
+            where = plan.get(source.sample_id)
+            if where is not None and where[0] == split:
+                yield self._complete(split, source, where[1])
+
+    def _stream(self, split: str, part: StreamedSplit) -> Iterator[tuple[str, Example]]:
+        for source in part.records():
+            yield self._complete(split, source, source.group_id)
+
+    def _complete(self, split: str, source: SourceRecord, group: str) -> tuple[str, Example]:
+        try:
+            payload = source.load()
+        except UnreadableRecord as error:
+            raise UserError(
+                f"{source.sample_id} could be read at first and no longer: {error}"
+            ) from error
+        record = {
+            "sample_id": source.sample_id,
+            "group_id": group,
+            "unit": self.CARD.unit,
+            **payload,
+        }
+        self._ledger.add(split, record)
+        self.record_written(split, record)
+        return source.sample_id, record
+
+    def _metadata(self) -> dict[str, Any]:
+        return {
+            "namespace": self.CARD.namespace,
+            "class_names": {task: list(names) for task, names in self.class_names().items()},
+            "class_counts": self._ledger.class_counts,
+            "unit": self.CARD.unit,
+            "licence": self.CARD.licence,
+            "group_key": self.CARD.group_key,
+            "modalities": list(self.CARD.modalities),
+            "tasks": list(self.CARD.tasks),
+            "content_hash": self._ledger.content_hash(),
+            "ceilings": {},
+            **self._facts,
+            **self.extra_metadata(),
+        }
+
+
+def age_years(value: float | None) -> np.float32:
+    """The record's `age_years`: NaN where the source lacks it."""
+    return np.float32(np.nan if value is None else value)

@@ -1,0 +1,98 @@
+"""From the index of a source to the split and group of every record, duplicates settled."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from multimed_jax.types import UserError
+from tfds_builders.core import audit
+from tfds_builders.core.quarantine import Quarantine
+from tfds_builders.core.records import AuditKey, SourceCard, SourceRecord
+from tfds_builders.core.splits import assign_splits, count_groups, merge_groups
+
+SplitMode = Literal["group", "official"]
+DuplicatePolicy = Literal["fail", "merge_groups", "share_group", "leave_out"]
+
+# What the index pass hands to the writing pass: sample id -> (split, group).
+Plan = dict[str, tuple[str, str]]
+
+
+def make_plan(
+    rows: Sequence[SourceRecord],
+    keys: Sequence[AuditKey | None],
+    quarantine: Quarantine,
+    mode: SplitMode,
+    policy: DuplicatePolicy,
+    card: SourceCard,
+) -> tuple[Plan, dict[str, Any]]:
+    """The plan, and the metadata entries that follow from it.
+
+    Args:
+        rows: the readable records, without payload.
+        keys: their audit keys.
+        quarantine: of the index pass; copies left out by `policy` are counted in it.
+        mode: see `splits.assign_splits`.
+        policy: see `MedicalBuilder.ON_DUPLICATES`.
+        card: of the source; its namespace salts the hash.
+
+    Raises:
+        UserError: where an id occurs twice, a group or a duplicate lies in two splits, or a split
+            stays empty.
+    """
+    ids = [row.sample_id for row in rows]
+    _refuse_repeated_ids(ids)
+    duplicates = audit.find_duplicates(keys)
+    groups = [row.group_id for row in rows]
+    if policy == "share_group":
+        groups = audit.adopt_twins(groups, duplicates, ids)
+    elif policy == "merge_groups":
+        groups = merge_groups(groups, [(d.first, d.second) for d in duplicates])
+    assignment = assign_splits(
+        groups,
+        [row.stratum for row in rows],
+        [row.fine_group_id for row in rows],
+        [row.official_split for row in rows],
+        mode,
+        card.namespace,
+    )
+    dropped: set[int] = set()
+    if policy == "leave_out":
+        dropped = audit.copies_to_leave_out(duplicates, assignment.splits)
+        for _ in dropped:
+            quarantine.leave_out("copy of a record in another split")
+    kept = [d for d in duplicates if not {d.first, d.second} & dropped]
+    audit.refuse_leaks(kept, ids, assignment.splits)
+    plan = {
+        ids[i]: (assignment.splits[i], assignment.groups[i])
+        for i in range(len(rows))
+        if i not in dropped
+    }
+    facts = {
+        "num_groups": _filled_splits(plan, card.name),
+        "split_mode": assignment.split_mode,
+        "quarantine": quarantine.summary(len(rows)),
+        "left_out": dict(sorted(quarantine.left_out.items())),
+        "duplicates": audit.count_within(kept, assignment.splits),
+    }
+    return plan, facts
+
+
+def _filled_splits(plan: Plan, name: str) -> dict[str, int]:
+    where = list(plan.values())
+    num_groups = count_groups([group for _, group in where], [split for split, _ in where])
+    for split, number in num_groups.items():
+        if number == 0:
+            raise UserError(
+                f"the split {split!r} of {name} is empty ({len(plan)} records in "
+                f"{sum(num_groups.values())} groups)"
+            )
+    return num_groups
+
+
+def _refuse_repeated_ids(ids: Sequence[str]) -> None:
+    seen: set[str] = set()
+    for name in ids:
+        if name in seen:
+            raise UserError(f"the record id {name!r} occurs twice in the source")
+        seen.add(name)

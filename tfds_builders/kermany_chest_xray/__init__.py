@@ -1,0 +1,1 @@
+"""Paediatric chest X-rays, normal or pneumonia (Kermany)."""

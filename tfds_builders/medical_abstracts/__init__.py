@@ -1,0 +1,1 @@
+"""Medical Abstracts Text Classification Corpus (TU Munich, sebis)."""

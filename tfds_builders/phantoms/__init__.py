@@ -1,0 +1,1 @@
+"""Phantoms: simulated studies of simulated patients, with known ceilings. Never clinical evidence."""
