@@ -39,7 +39,7 @@ def get_config() -> ml_collections.ConfigDict:
         modalities=(
             mri.SPEC.with_options(side=96, patch=12, augment=True),
             xray.SPEC.with_options(side=96, patch=12, augment=True),
-            eeg.SPEC.with_options(rate_hz=128.0, window_s=4.0, patch_len=64, max_channels=64),
+            eeg.SPEC.with_options(rate_hz=160.0, window_s=4.0, patch_len=80, max_channels=64),
             scrna.SPEC.with_options(max_genes=128),
             text.SPEC.with_options(max_tokens=192),
         ),

@@ -54,6 +54,8 @@ class DataConfig:
         modality_dropout: chance to hide each modality of a sample that has several (never all).
         prefetch: batches that are assembled ahead.
         threads: threads that read and decode.
+        cache_mib: memory for parsed records, payloads still encoded; reading a record again
+            costs several times its decoding.
     """
 
     sources: tuple[SourceConfig, ...]
@@ -65,6 +67,7 @@ class DataConfig:
     modality_dropout: float = 0.0
     prefetch: int = 2
     threads: int = 2
+    cache_mib: int = 1024
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from multimed_jax.config import from_dict
-from multimed_jax.metrics.result_row import ResultRow, primary_rows
+from multimed_jax.metrics.result_row import ResultRow, grouped_rows, primary_rows
 from multimed_jax.types import UserError
 
 __all__ = ["ResultRow", "format_table", "read_rows", "write_rows"]
@@ -68,7 +68,7 @@ _NUMERIC = {"value", "n", "groups"}
 
 
 def format_table(rows: Sequence[ResultRow], all_metrics: bool = False) -> str:
-    """A fixed-width table for a terminal.
+    """A fixed-width table for a terminal; the baselines of a figure stand in adjacent lines.
 
     Args:
         rows: a task's primary metric stands before its others.
@@ -76,7 +76,7 @@ def format_table(rows: Sequence[ResultRow], all_metrics: bool = False) -> str:
     """
     if not rows:
         return "no results"
-    shown = list(rows) if all_metrics else primary_rows(rows)
+    shown = grouped_rows(rows if all_metrics else primary_rows(rows))
     columns: list[str] = list(_COLUMNS)
     # Columns that would say the same in every line are left out.
     if any(row.protocol != "full" for row in shown):

@@ -15,6 +15,7 @@ import numpy as np
 from multimed_jax.config import RunConfig
 from multimed_jax.data.loader import EvalLoader, TrainLoader
 from multimed_jax.data.packing import Layout, make_layout
+from multimed_jax.data.record_cache import CacheBudget, CachedRecords
 from multimed_jax.data.sizes import Sizes, load_sizes
 from multimed_jax.data.sources import DataSource, namespaces, open_source
 from multimed_jax.model import ModelSpec
@@ -133,7 +134,8 @@ def make_run(config: RunConfig, workdir: Path) -> Run:
     names = ["train", *config.eval.splits]
     if config.eval.validation_every_steps:
         names.append("validation")
-    splits = {name: _open_split(config, name, workdir) for name in dict.fromkeys(names)}
+    budget = CacheBudget(config.data.cache_mib)
+    splits = {name: _open_split(config, name, workdir, budget) for name in dict.fromkeys(names)}
     train = splits["train"]
     spaces = {task.name: namespaces(train.sources, task.name) for task in config.tasks}
     for task, found in spaces.items():
@@ -149,8 +151,12 @@ def make_run(config: RunConfig, workdir: Path) -> Run:
     return _compile(config, workdir, mesh, splits, layout, spec)
 
 
-def _open_split(config: RunConfig, split: str, workdir: Path) -> SplitData:
-    sources = tuple(open_source(s, config.data_dir, split) for s in config.data.sources)
+def _open_split(config: RunConfig, split: str, workdir: Path, budget: CacheBudget) -> SplitData:
+    opened = [open_source(s, config.data_dir, split) for s in config.data.sources]
+    sources = tuple(
+        dataclasses.replace(source, records=CachedRecords(source.records, budget))
+        for source in opened
+    )
     sizes = tuple(load_sizes(s, config.modalities, config.tasks, workdir) for s in sources)
     return SplitData(sources, sizes)
 

@@ -159,6 +159,25 @@ def test_table():
     assert len({line.index("0.300") for line in (lines[2], lines[4])}) == 1
 
 
+def test_table_keeps_the_baselines_of_a_figure_together():
+    rows = [
+        make_row(),
+        make_row(dataset="b"),
+        make_row(protocol="keep:xray"),
+        make_row(dataset="b", baseline_name="logistic_regression"),
+        make_row(baseline_name="bayes"),
+    ]
+    lines = format_table(rows).splitlines()[2:]
+    shown = [(line.split()[0], line.split("(")[1].split(")")[0]) for line in lines]
+    assert shown == [
+        ("toy/a:1.0.0", "majority"),
+        ("toy/a:1.0.0", "bayes"),
+        ("toy/a:1.0.0", "majority"),
+        ("b", "majority"),
+        ("b", "logistic_regression"),
+    ]
+
+
 def test_table_shows_protocol_and_split_where_they_differ():
     rows = [make_row(), make_row(protocol="keep:xray", split="validation")]
     header = format_table(rows).splitlines()[0].split()

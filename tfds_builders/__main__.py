@@ -50,7 +50,7 @@ def pick_config(name: str, builder_cls: Any, config: str | None) -> str | None:
         return configs[0] if configs else None
     if config.startswith("{"):
         return config  # JSON of a config's own fields, as in `tfds build`
-    if config not in configs:
+    if builder_cls.get_builder_config(config) is None:
         accepted = _accepted(configs) if configs else "it has none"
         raise UserError(
             f"the source {name!r} has no config {config!r}{_hint(config, configs)}; {accepted}"

@@ -9,7 +9,6 @@ from concurrent.futures import Executor
 import numpy as np
 
 from multimed_jax.data.layout import Layout
-from multimed_jax.data.mixture import hash_words
 from multimed_jax.data.packing import PackPlan
 from multimed_jax.data.sizes import read_target
 from multimed_jax.data.sources import DataSource
@@ -26,8 +25,6 @@ from multimed_jax.types import (
     TokenGrid,
     UserError,
 )
-
-_DECODE = 6  # keeps the decoders' random choices apart from the other uses of a seed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,8 +173,10 @@ class _Decoder:
                 continue
             rng = None
             if self.train:
-                key = hash_words(self.seed, _DECODE, modality.id, draw)
-                rng = np.random.Generator(np.random.Philox(key=int(key[0])))
+                # Philox: other words in key or counter give independent streams.
+                key = np.array([self.seed & 0xFFFFFFFFFFFFFFFF, draw], np.uint64)
+                counter = np.array([0, 0, 0, modality.id], np.uint64)
+                rng = np.random.Generator(np.random.Philox(key=key, counter=counter))
             found = modality.decode(record, modality.options, rng)
             streams |= {name: found[name] for name in names if name in found}
         return streams

@@ -1,7 +1,8 @@
 """Planning: which sample lies where in a window of packs, from sizes alone.
 
-1. Deal: samples of one kind (the same streams and tasks) are dealt to the window's packs in turn,
-   so that every pack gets its part of every kind, and budgets hold almost by themselves.
+1. Deal: samples are dealt to the window's packs in turn, by length, so that every pack gets its
+   part of every length and, nearly, of every kind; budgets then hold almost by themselves. (Dealing
+   kind by kind was measured: no fuller, and up to four times slower.)
 2. Fit: in all packs at once, the longest sample first, each goes to the row of its pack that it
    fits best.
 3. What was left over, by a budget or by the rows, goes to the best fitting row of any pack, or to a
@@ -28,6 +29,7 @@ _AIMED_FILL = 0.97
 # Packs opened for what was left over, as a share of the others, that are accepted as they are.
 _ACCEPTED_EXCESS = 0.01
 _MAX_RETRIES = 3
+_FEW = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,9 +111,9 @@ def _fit(samples: Samples, layout: Layout) -> tuple[np.ndarray, np.ndarray, np.n
     total = samples.tokens.sum(axis=1)
     ones = np.ones((len(samples), 1), np.int64)
     use = np.concatenate([samples.tokens, samples.has_target, ones], axis=1).astype(np.int64)
-    slots = layout.rows * layout.row_width
-    needed = int(np.ceil((use.sum(axis=0) / layout.budgets).max() - 1e-9))
-    number = max(needed, int(np.ceil(total.sum() / slots / _AIMED_FILL)))
+    bound = (use.sum(axis=0) / layout.budgets).max()
+    full = total.sum() / (layout.rows * layout.row_width)
+    number = int(np.ceil(max(bound - 1e-9, full / _AIMED_FILL)))
     best = _fill(use, total, number, layout)
     for _ in range(_MAX_RETRIES):
         if len(best.left) <= number * (1 + _ACCEPTED_EXCESS):
@@ -119,6 +121,10 @@ def _fit(samples: Samples, layout: Layout) -> tuple[np.ndarray, np.ndarray, np.n
         # Packs that are opened late hold what was left over, mostly of one kind: deal to more.
         number = (number + len(best.left) + 1) // 2
         best = min(best, _fill(use, total, number, layout), key=lambda packs: len(packs.left))
+    fewest = int(np.ceil(max(bound, full) - 1e-9))
+    if fewest < len(best.left) <= _FEW:
+        # One pack of few is a large share of a window: it may do with less slack.
+        best = min(best, _fill(use, total, fewest, layout), key=lambda packs: len(packs.left))
     # A pack can go without a sample: number the others.
     return np.unique(best.pack, return_inverse=True)[1], best.g, best.start
 
@@ -127,7 +133,7 @@ def _fill(
     use: Int[np.ndarray, "k D"], total: Int[np.ndarray, "k"], number: int, layout: Layout
 ) -> _OpenPacks:
     packs = _OpenPacks(use, total, number, layout)
-    for hand in _deal(use, total, number):
+    for hand in _deal(total, number):
         packs.place_hand(hand)
     left_over = np.flatnonzero(packs.pack < 0)
     for i in left_over[np.argsort(-total[left_over], kind="stable")].tolist():
@@ -135,23 +141,15 @@ def _fill(
     return packs
 
 
-def _deal(
-    use: Int[np.ndarray, "k D"], total: Int[np.ndarray, "k"], packs: int
-) -> list[Int[np.ndarray, "packs"]]:
-    """Deals samples to packs, kind by kind, so that each pack's part of every kind is the same.
+def _deal(total: Int[np.ndarray, "k"], packs: int) -> list[Int[np.ndarray, "packs"]]:
+    """Deals samples to packs, so that each pack has its part of every length.
 
     Returns:
-        Hands: one sample for each pack (-1 for none), the longest of every pack first.
+        Hands: one sample for each pack (-1 for none), the longest first.
     """
-    kind = np.unique(use > 0, axis=0, return_inverse=True)[1].reshape(-1)
-    order = np.lexsort((-total, kind))
-    pack = np.empty(len(use), np.int64)
-    pack[order] = np.arange(len(use)) % packs
-    by_pack = np.lexsort((-total, pack))
-    counts = np.bincount(pack, minlength=packs)
-    hands = np.full((packs, int(counts.max())), -1)
-    hands[np.arange(hands.shape[1]) < counts[:, None]] = by_pack
-    return list(hands.T)
+    order = np.argsort(-total, kind="stable")
+    filled = np.concatenate([order, np.full(-len(order) % packs, -1)])
+    return list(filled.reshape(-1, packs))
 
 
 class _OpenPacks:

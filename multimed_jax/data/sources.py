@@ -16,7 +16,9 @@ _NAME = re.compile(
 )
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 # What `tfds_builders` writes into a dataset's metadata and the package cannot do without.
-_REQUIRED_METADATA = ("namespace", "class_names", "class_counts", "content_hash", "tasks")
+_REQUIRED_METADATA = tuple(
+    "namespace class_names class_counts content_hash split_mode tasks".split()
+)
 
 ClassCounts = Mapping[str, tuple[int, ...]]
 
@@ -36,9 +38,7 @@ class DataSource(Protocol):
         ...
 
     @property
-    def tasks(self) -> tuple[str, ...]:
-        """The tasks whose targets are used."""
-        ...
+    def tasks(self) -> tuple[str, ...]: ...  # whose targets are used
 
     @property
     def class_counts(self) -> ClassCounts:
@@ -55,7 +55,7 @@ class DataSource(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class BuiltSource:
-    """A split of a dataset that `python -m tfds_builders build` wrote."""
+    """A split of a dataset that `tfds_builders` wrote."""
 
     info: SourceInfo
     split: str
@@ -71,12 +71,16 @@ class BuiltSource:
     def __getitem__(self, row: int, /) -> Record:
         """The record in on-disk order. Raises UserError where its shard is damaged."""
         try:
-            return self.records[row]
+            record = self.records[row]
+            # A shard cut at a block's end (64 KiB) reads as empty records, without an error.
+            if record["sample_id"] is None:
+                raise ValueError("the record is empty")
         except (OSError, RuntimeError, ValueError, IndexError) as error:
             raise UserError(
                 f"record {row} of {self.info.name!r} split {self.split!r} cannot be read "
                 f"(is a shard damaged? build it again): {' '.join(str(error).split())}"
             ) from error
+        return record
 
 
 def open_source(config: SourceConfig, data_dir: str, split: str) -> BuiltSource:
@@ -134,7 +138,7 @@ def make_info(name: str, metadata: Mapping[str, Any]) -> SourceInfo:
         namespace=metadata["namespace"],
         class_names={task: tuple(names) for task, names in metadata["class_names"].items()},
         content_hash=metadata["content_hash"],
-        interval_unit="sample" if metadata.get("split_mode") == "within_group" else "group",
+        interval_unit="sample" if metadata["split_mode"] == "within_group" else "group",
         metadata=metadata,
     )
 

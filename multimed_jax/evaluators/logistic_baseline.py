@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from multimed_jax.config import EvaluatorSpec
 from multimed_jax.evaluators.context import EvalContext, Predictions
@@ -33,10 +33,10 @@ class LogisticBaselineOptions:
     """What the regression may learn from.
 
     Attributes:
-        max_train_records: at most this many training records, drawn by the run's seed.
+        max_train_records: at most this many training records of a task, drawn by the run's seed.
     """
 
-    max_train_records: int = 3000
+    max_train_records: int = 2000
 
     def __post_init__(self) -> None:
         """Raises UserError unless max_train_records is at least 1."""
@@ -50,37 +50,53 @@ class LogisticBaselineOptions:
 def run(options: LogisticBaselineOptions, context: EvalContext) -> Iterator[ResultRow]:
     """Yields one row per split and (source, task) with classes."""
     for split in context.config.eval.splits:
+        by_source: dict[str, list[Predictions]] = {}
         for predictions in context.predict(split, None):
             if predictions.namespace.class_names:
-                yield _row(options, context, split, predictions)
+                by_source.setdefault(predictions.source.name, []).append(predictions)
+        for name, found in by_source.items():
+            names = modalities_of(context, found[0])
+            reader = _FeatureReader([m for m in context.config.modalities if m.name in names])
+            tasks = [predictions.task.name for predictions in found]
+            train = reader.choose_train(
+                context.open_source(name, "train"), tasks, options, context.config.seed
+            )
+            measured = context.open_source(name, split)
+            for predictions in found:
+                task_train = train[predictions.task.name]
+                yield _row(context, split, predictions, reader, task_train, measured)
+            if reader.num_undecodable:
+                log.warning(
+                    "%s: %d inputs cannot be decoded; the logistic baseline takes them as missing",
+                    name,
+                    reader.num_undecodable,
+                )
 
 
 def _row(
-    options: LogisticBaselineOptions, context: EvalContext, split: str, predictions: Predictions
+    context: EvalContext,
+    split: str,
+    predictions: Predictions,
+    reader: _FeatureReader,
+    train: _Train,
+    measured: Any,
 ) -> ResultRow:
     task = predictions.task
-    names = modalities_of(context, predictions)
-    modalities = [spec for spec in context.config.modalities if spec.name in names]
-    reader = _FeatureReader(modalities)
-    train = context.open_source(predictions.source.name, "train")
-    train_y, groups = reader.add_train(train, task.name, options, context.config.seed)
-    measured = context.open_source(predictions.source.name, split)
-    for row in predictions.rows:
-        reader.add(measured[int(row)])
-    features = reader.matrix()
-    if reader.num_undecodable:
-        log.warning(
-            "%s: %d inputs cannot be decoded; the logistic baseline takes them as missing",
-            predictions.source.name,
-            reader.num_undecodable,
+    tests = [reader.read(measured[int(row)]) for row in predictions.rows]
+    features = reader.matrix([*train.features, *tests])
+    num_train = len(train.targets)
+    if not num_train:
+        raise UserError(
+            f"source {predictions.source.name!r} has no training record of {task.name!r}, so "
+            "logistic regression cannot stand beside it"
         )
     probabilities = logistic_regression(
-        features[: len(train_y)],
-        train_y,
-        features[len(train_y) :],
+        features[:num_train],
+        np.array(train.targets, np.int64),
+        features[num_train:],
         len(predictions.namespace.class_names),
         context.config.seed,
-        groups,
+        np.array(train.groups),
     )
     resampling = resampling_for(context, predictions)
     metric = task.primary_metric
@@ -98,32 +114,49 @@ def _row(
     )
 
 
+_Features = Mapping[str, np.ndarray]  # modality -> vector, of the modalities that a record has
+
+
+@dataclasses.dataclass(frozen=True)
+class _Train:
+    """The training records of one task."""
+
+    features: list[_Features] = dataclasses.field(default_factory=list)
+    targets: list[int] = dataclasses.field(default_factory=list)
+    groups: list[Any] = dataclasses.field(default_factory=list)
+
+
 class _FeatureReader:
-    """Collects the features of records, a NaN block where a record lacks a modality."""
+    """Reads the features of the modalities that a record has."""
 
     def __init__(self, modalities: Sequence[ModalitySpec]):
         self._modalities = modalities
-        self._found: list[dict[str, np.ndarray]] = []
         self.num_undecodable = 0
 
-    def add_train(
-        self, source: Any, task: str, options: LogisticBaselineOptions, seed: int
-    ) -> tuple[Int[np.ndarray, "n"], np.ndarray]:
-        """Adds labelled training records in drawn order; returns their classes and groups."""
-        targets, groups = [], []
+    def choose_train(
+        self, source: Any, tasks: Sequence[str], options: LogisticBaselineOptions, seed: int
+    ) -> dict[str, _Train]:
+        """Labelled training records of each task in drawn order, all tasks in one pass."""
+        chosen = {task: _Train() for task in tasks}
+        wanted = options.max_train_records
         for row in np.random.default_rng(seed).permutation(len(source)):
-            if len(targets) == options.max_train_records:
+            open_tasks = [task for task in tasks if len(chosen[task].targets) < wanted]
+            if not open_tasks:
                 break
             record = source[int(row)]
-            target = int(record["targets"][task])
-            if target >= 0:
-                targets.append(target)
-                groups.append(record["group_id"])
-                self.add(record)
-        return np.array(targets, np.int64), np.array(groups)
+            targets = {task: int(record["targets"][task]) for task in open_tasks}
+            if all(target < 0 for target in targets.values()):
+                continue
+            features = self.read(record)
+            for task, target in targets.items():
+                if target >= 0:
+                    chosen[task].features.append(features)
+                    chosen[task].targets.append(target)
+                    chosen[task].groups.append(record["group_id"])
+        return chosen
 
-    def add(self, record: Record) -> None:
-        """Reads one record."""
+    def read(self, record: Record) -> _Features:
+        """The features of one record."""
         found = {}
         for spec in self._modalities:
             if not spec.count(record, spec.options):
@@ -132,22 +165,18 @@ class _FeatureReader:
                 found[spec.name] = np.asarray(spec.features(record, spec.options), np.float32)
             except DecodeError:
                 self.num_undecodable += 1
-        self._found.append(found)
+        return found
 
-    def matrix(self) -> Float[np.ndarray, "n F"]:
-        """All records so far, in the order in which they were added."""
+    def matrix(self, records: Sequence[_Features]) -> Float[np.ndarray, "n F"]:
+        """Records as lines, a NaN block where one lacks a modality that another has."""
         blocks = []
         for spec in self._modalities:
-            widths = [found[spec.name].size for found in self._found if spec.name in found]
+            widths = [found[spec.name].size for found in records if spec.name in found]
             if not widths:
                 continue
             absent = np.full(widths[0], np.nan, np.float32)
-            blocks.append(
-                np.stack([f[spec.name] if spec.name in f else absent for f in self._found])
-            )
-        if not blocks:
-            return np.zeros((len(self._found), 0), np.float32)
-        return np.concatenate(blocks, 1)
+            blocks.append(np.stack([f[spec.name] if spec.name in f else absent for f in records]))
+        return np.concatenate(blocks, 1) if blocks else np.zeros((len(records), 0), np.float32)
 
 
 SPEC = EvaluatorSpec(

@@ -67,15 +67,15 @@ def _spread_over_head(number: int) -> np.ndarray:
 class TemporalBank(nnx.Module):
     """Short temporal filters in quadrature pairs, started as Hann-windowed waves of 4 to 40 Hz.
 
-    Power of a pair is the sum of both squares, averaged over windows that step by a quarter of a
+    Power of a pair is the sum of both squares, averaged over windows that overlap by half a
     filter: the convolution, squaring, mean pooling and logarithm of ShallowConvNet (Schirrmeister
-    et al. 2017, section 2.4.4), with a start that already resolves the mu and beta bands.
+    et al. 2017), with a start that already resolves the mu and beta bands.
     """
 
     def __init__(self, rate_hz: float, patch_len: int):
         # A quarter of a second: a resolution of about 6 Hz, and still several windows to a patch.
         self.length = min(patch_len, max(4, round(0.25 * rate_hz)))
-        step = max(1, self.length // 4)
+        step = max(1, self.length // 2)
         self.starts = tuple(range(0, patch_len - self.length + 1, step))
         highest = min(40.0, 0.45 * rate_hz)
         frequencies = np.concatenate([np.arange(4.0, 14.0, 2.0), np.arange(16.0, 41.0, 4.0)])

@@ -47,13 +47,20 @@ class Block(nnx.Module):
         angles_BTF: Float[Array, "B T F"],
     ) -> Float[Array, "B T D"]:
         """One layer. `angles_BTF` are the rotary angles of the tokens."""
-        qkv = rearrange(
-            self.qkv(self.norm_attention(x_BTD)), "b t (n h c) -> n b h t c", n=3, h=self.num_heads
+        batch = x_BTD.shape[0]
+        # Flat tokens: with two leading axes XLA's CPU weight gradients take about 1.4 times as long.
+        x_ND = rearrange(x_BTD, "b t d -> (b t) d")
+        q, k, v = rearrange(
+            self.qkv(self.norm_attention(x_ND)),
+            "(b t) (n h c) -> n b h t c",
+            b=batch,
+            n=3,
+            h=self.num_heads,
         )
-        q, k, v = qkv[0], qkv[1], qkv[2]
         y = packed_attention(rotate(q, angles_BTF), rotate(k, angles_BTF), v, mask_BTT)
-        x_BTD = x_BTD + self.out(rearrange(y, "b h t c -> b t (h c)"))
-        return x_BTD + self.mlp_out(jax.nn.gelu(self.mlp_in(self.norm_mlp(x_BTD))))
+        x_ND = x_ND + self.out(rearrange(y, "b h t c -> (b t) (h c)"))
+        x_ND = x_ND + self.mlp_out(jax.nn.gelu(self.mlp_in(self.norm_mlp(x_ND))))
+        return rearrange(x_ND, "(b t) d -> b t d", b=batch)
 
 
 class Transformer(nnx.Module):

@@ -120,6 +120,15 @@ def _is_finite(value: object) -> bool:
     return isinstance(value, (int, float)) and math.isfinite(value)
 
 
+def grouped_rows(rows: Iterable[ResultRow]) -> list[ResultRow]:
+    """All that is known of a (dataset, task) together, in the order in which it was first met."""
+    groups: dict[tuple[str, str], dict[tuple[str, str, str], list[ResultRow]]] = {}
+    for row in rows:
+        places = groups.setdefault((row.dataset, row.task), {})
+        places.setdefault((row.split, row.protocol, row.metric), []).append(row)
+    return [row for places in groups.values() for found in places.values() for row in found]
+
+
 def primary_rows(rows: Iterable[ResultRow]) -> list[ResultRow]:
     """The rows of the primary metric of each (dataset, task).
 

@@ -1,1 +1,1 @@
-"""The report of one or more runs: a self-contained page and its figures, views of what is stored."""
+"""The report of runs: a self-contained page and its figures, views of what is stored."""

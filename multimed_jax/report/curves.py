@@ -40,7 +40,7 @@ def _is_validation(name: str) -> bool:
 
 def draw_learning_curves(run: RunData, task: str, path: Path) -> Path:
     """The loss per modality beside the validation figure per source."""
-    figure = make_figure(WIDTH_IN, 2.9)
+    figure = make_figure(WIDTH_IN, 3.3)
     left, right = figure.subplots(1, 2)
     losses = {
         name.split("/")[2]: curve
@@ -49,10 +49,12 @@ def draw_learning_curves(run: RunData, task: str, path: Path) -> Path:
     }
     every = [name.split("/")[2] for name in run.curves if _is_loss(name)]
     palette = colours(every)
-    for modality, curve in sorted(losses.items()):
+    for i, (modality, curve) in enumerate(sorted(losses.items())):
         colour = palette[modality]
+        # A record of two modalities counts under both: equal curves must not hide each other.
+        dashes = "-" if i == 0 else (i * 4, (4, 4))
         left.plot(curve.steps, curve.values, color=colour, alpha=0.22, linewidth=0.8)
-        left.plot(curve.steps, smoothed(curve), color=colour, label=modality)
+        left.plot(curve.steps, smoothed(curve), color=colour, linestyle=dashes, label=modality)
     _finish(left, f"{task}: training loss by modality", "loss", bool(losses))
     if losses:
         left.set_ylim(bottom=0)
@@ -137,7 +139,11 @@ def _finish(axes: Axes, title: str, label: str, has_data: bool) -> None:
     axes.set_xlabel("step")
     axes.set_ylabel(label)
     if has_data:
-        axes.legend()
+        # Below the panel, where no curve can run under it.
+        names = [str(line.get_label()) for line in axes.get_lines()]
+        widest = max(len(name) for name in names if not name.startswith("_"))
+        columns = 4 if widest <= 12 else 2 if widest <= 26 else 1
+        axes.legend(loc="upper left", bbox_to_anchor=(0, -0.2), ncols=columns, borderaxespad=0)
         return
     axes.set_xticks([])
     axes.set_yticks([])

@@ -44,7 +44,7 @@ def draw_intervals(runs: Sequence[tuple[str, Sequence[ResultRow]]], path: Path) 
         runs: label and primary rows of one split of each run.
         path: of the PNG.
     """
-    places = sorted({_place(row) for _, rows in runs for row in rows})
+    places = list(dict.fromkeys(_place(row) for _, rows in runs for row in rows))
     step = max(1.0, 0.45 * len(runs))
     height = 1.3 + 0.36 * step * len(places)
     figure = make_figure(WIDTH_IN, height)
@@ -60,7 +60,7 @@ def draw_intervals(runs: Sequence[tuple[str, Sequence[ResultRow]]], path: Path) 
     axes.tick_params(axis="y", length=0, labelcolor=INK)
     axes.set_ylim(len(places) - 0.5, -0.5)
     axes.grid(axis="y", visible=False)
-    axes.set_xlabel("primary metric (interval of the run's confidence)")
+    axes.set_xlabel("primary metric")
     values = [v for _, rows in runs for row in rows for v in (*row.interval, row.baseline)]
     axes.set_xlim(min(0.0, *values) - 0.01, max(1.0, *values) + 0.01)
     figure.legend(
@@ -134,10 +134,10 @@ def draw_confusion(found: StoredPredictions, path: Path) -> Path:
     counts = confusion_counts(found)
     num_classes = len(found.class_names)
     share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    figure = make_figure(WIDTH_IN / 2, WIDTH_IN / 2 * 0.92)
+    figure = make_figure(WIDTH_IN / 2, WIDTH_IN / 2 * 0.8)
     axes = figure.subplots()
     axes.grid(False)
-    image = axes.imshow(share, cmap=SEQUENTIAL, vmin=0, vmax=1, aspect="equal")
+    axes.imshow(share, cmap=SEQUENTIAL, vmin=0, vmax=1, aspect="equal")
     names = [shorten(name, 22) for name in found.class_names]
     size = 8.5 if num_classes <= 8 else 7.5 if num_classes <= 16 else 6
     axes.set_xticks(range(num_classes), names, rotation=35, ha="right", rotation_mode="anchor")
@@ -152,10 +152,6 @@ def draw_confusion(found: StoredPredictions, path: Path) -> Path:
             if count:
                 colour = "white" if share[i, j] > 0.55 else INK
                 axes.text(j, i, str(count), ha="center", va="center", color=colour, fontsize=size)
-    bar = figure.colorbar(image, ax=axes, shrink=0.6, aspect=24, pad=0.02)
-    bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
-    bar.set_label("share of the true class", color=SOFT, fontsize=8)
-    bar.ax.tick_params(length=0)
     return save_figure(figure, path)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from multimed_jax.metrics.result_row import ResultRow, primary_rows
+from multimed_jax.metrics.result_row import ResultRow, grouped_rows, primary_rows
 from multimed_jax.report.curves import draw_fill, draw_learning_curves, logged, tasks_of
 from multimed_jax.report.figures import draw_confusion, draw_intervals, split_rows
 from multimed_jax.report.run_data import RunData, SampleSheet, read_runs
@@ -94,7 +94,7 @@ class _Page:
         return self._output / f"{name}.png"
 
     def _results(self) -> str:
-        primary = [(run.label, primary_rows(run.rows)) for run in self._runs]
+        primary = [(run.label, grouped_rows(primary_rows(run.rows))) for run in self._runs]
         table = comparison_table(primary) if len(primary) > 1 else results_table(primary[0][1])
         chosen = [
             (label, split_rows(run, rows)[1])

@@ -55,14 +55,14 @@ def draw_samples(sheet: SampleSheet, shown: Sequence[Shown], path: Path) -> Path
 
 def verdict(record: Mapping[str, Any], class_names: Sequence[str]) -> tuple[bool, str, str]:
     """Whether the prediction is right, the truth, and the prediction with its probability."""
-    said = f"{class_names[record['prediction']]} ({record['probability']:.2f})"
-    return record["prediction"] == record["truth"], class_names[record["truth"]], said
+    truth, guess = int(record["truth"]), int(record["prediction"])
+    return truth == guess, class_names[truth], f"{class_names[guess]} ({record['probability']:.2f})"
 
 
 def _caption(axes: Axes, record: Mapping[str, Any], class_names: Sequence[str]) -> None:
     right, truth, _ = verdict(record, class_names)
     mark, colour = ("✓", RIGHT) if right else ("✗", WRONG)
-    said = shorten(class_names[record["prediction"]], 24)
+    said = shorten(class_names[int(record["prediction"])], 24)
     # Two lines above the panel; the mark repeats what the colour says.
     axes.set_title(
         f"truth  {shorten(truth, 26)}\n{mark} said  {said} {record['probability']:.2f}",
@@ -76,6 +76,7 @@ def _caption(axes: Axes, record: Mapping[str, Any], class_names: Sequence[str]) 
 
 def _draw_image(axes: Axes, values: np.ndarray, preview: Mapping[str, Any]) -> None:
     bare(axes)
+    axes.set_anchor("N")  # captions of one row stand in one line, whatever the aspects
     axes.imshow(values, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
 
 

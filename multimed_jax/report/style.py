@@ -23,7 +23,7 @@ SEQUENTIAL = "Blues"
 WIDTH_IN = 10.4  # at the page's width one figure inch is 100 CSS pixels
 DPI = 150
 
-_RC: dict[str, Any] = {
+_RC: Any = {
     "font.family": "sans-serif",
     "font.size": 9,
     "axes.titlesize": 10,
@@ -46,7 +46,10 @@ _RC: dict[str, Any] = {
     "ytick.color": SOFT,
     "xtick.labelsize": 8,
     "ytick.labelsize": 8,
-    "legend.frameon": False,
+    "legend.frameon": True,
+    "legend.framealpha": 0.9,
+    "legend.edgecolor": "white",
+    "legend.fancybox": False,
     "legend.fontsize": 8,
     "lines.linewidth": 1.6,
     "savefig.facecolor": "white",
@@ -56,6 +59,7 @@ _RC: dict[str, Any] = {
 @contextlib.contextmanager
 def styled() -> Iterator[None]:
     """Draws in the report's style, and leaves matplotlib's settings as they were."""
+    # The stub lists the keys of this matplotlib version; a wrong one raises KeyError here.
     with matplotlib.rc_context(_RC), warnings.catch_warnings():
         # A class name may use letters that the figure's font lacks; boxes stand for them.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
@@ -104,7 +108,7 @@ CSS = """
 body { margin: 0; background: #fff; color: var(--ink);
   font: 15px/1.55 system-ui, -apple-system, "Segoe UI", "Helvetica Neue", "Liberation Sans", Arial,
   sans-serif; }
-main { max-width: 1120px; margin: 0 auto; padding: 40px 40px 80px; }
+main { max-width: 1180px; margin: 0 auto; padding: 40px 32px 80px; }
 h1 { font-size: 30px; line-height: 1.2; margin: 0 0 6px; letter-spacing: -0.01em;
   overflow-wrap: anywhere; }
 h2 { font-size: 20px; margin: 56px 0 6px; padding-top: 14px; border-top: 2px solid var(--ink); }
@@ -115,26 +119,27 @@ p.lead { color: var(--soft); margin-bottom: 20px; }
 nav { display: flex; flex-wrap: wrap; gap: 4px 22px; margin: 18px 0 0; padding: 10px 0;
   border-top: 1px solid var(--rule); border-bottom: 1px solid var(--rule); font-size: 14px; }
 a { color: var(--right); text-decoration: none; } a:hover { text-decoration: underline; }
-dl.facts { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr));
-  gap: 14px 24px; margin: 22px 0 0; }
+dl.facts { display: flex; flex-wrap: wrap;
+  gap: 14px 52px; margin: 22px 0 0; }
 dl.facts dt { color: var(--soft); font-size: 12.5px; }
 dl.facts dd { margin: 0; font-weight: 600; overflow-wrap: anywhere; }
 .scroll { overflow-x: auto; margin: 12px 0 8px; }
-table { border-collapse: collapse; width: 100%; font-size: 13.5px;
+table { border-collapse: collapse; width: 100%; font-size: 13px;
   font-variant-numeric: tabular-nums; }
 th { text-align: left; color: var(--soft); font-weight: 600; font-size: 12.5px;
-  border-bottom: 1px solid var(--ink); padding: 6px 12px 6px 0; vertical-align: bottom; }
-td { border-bottom: 1px solid var(--rule); padding: 6px 12px 6px 0; vertical-align: top; }
+  border-bottom: 1px solid var(--ink); padding: 6px 10px 6px 0; vertical-align: bottom; }
+td { border-bottom: 1px solid var(--rule); padding: 6px 10px 6px 0; vertical-align: top; }
 tr.first td { border-top: 1px solid var(--faint); }
 th.num, td.num { text-align: right; white-space: nowrap; }
 td.nowrap { white-space: nowrap; } td:last-child, th:last-child { padding-right: 0; }
-th.run { text-align: left; border-bottom: 1px solid var(--rule); color: var(--ink); }
-.interval { color: var(--soft); white-space: nowrap; }
+.interval { color: var(--soft); white-space: nowrap; font-size: 12.5px; }
+.against { color: var(--soft); }
 .yes { color: var(--right); font-weight: 650; } .no { color: var(--wrong); font-weight: 650; }
 .ceiling { color: var(--soft); }
 figure { margin: 14px 0 22px; } figure img { display: block; max-width: 100%; height: auto; }
 figcaption { color: var(--soft); font-size: 13px; margin-top: 6px; }
-.pair { display: grid; grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 12px 32px; }
+.pair { display: grid; grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 12px 32px;
+  align-items: end; }
 .pair figure { margin: 8px 0; }
 .cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(320px, 1fr));
   gap: 14px; margin: 12px 0 22px; }

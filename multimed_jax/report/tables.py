@@ -7,100 +7,110 @@ from html import escape
 
 from multimed_jax.metrics.result_row import ResultRow
 
-# Dataset, task, split, protocol, metric, baseline: what one line of a comparison shares.
-Key = tuple[str, str, str, str, str, str]
+# Dataset, task, split, protocol, metric: what one line of a comparison shares.
+Place = tuple[str, str, str, str, str]
 
 
 def results_table(rows: Sequence[ResultRow]) -> str:
     """One line for each figure and baseline of one run."""
-    split = len({row.split for row in rows}) > 1
-    heads = [
-        "<th>dataset</th><th>task</th>",
-        "<th>split</th>" if split else "",
-        "<th>protocol</th><th>metric</th><th class='num'>value</th><th>interval</th>",
-        "<th class='num'>baseline</th><th></th><th class='num'>difference</th><th>interval</th>",
-        "<th>beats</th><th class='num'>n</th><th class='num'>groups</th>",
-    ]
+    metrics = {row.metric for row in rows}
+    places = ["dataset", "task"]
+    # Columns that would say the same in every line are left out.
+    places += ["split"] if len({row.split for row in rows}) > 1 else []
+    places += ["protocol"]
+    places += ["metric"] if len(metrics) > 1 else []
+    value = "value" if len(metrics) > 1 else metrics.copy().pop()
+    heads = "".join(f"<th>{name}</th>" for name in places) + (
+        f"<th class='num'>{escape(value)}</th><th>interval</th><th class='num'>baseline</th>"
+        "<th></th><th class='num'>difference</th><th>interval</th><th>beats</th>"
+        "<th class='num'>n</th><th class='num'>groups</th>"
+    )
     lines = []
     before: tuple[str, ...] = ()
     for row in rows:
         place = (row.dataset, row.task, row.split, row.protocol, row.metric)
-        cells = [
-            f"<td>{escape(row.dataset)}</td><td>{escape(row.task)}</td>",
-            f"<td>{escape(row.split)}</td>" if split else "",
-            f"<td>{escape(row.protocol)}</td><td>{escape(row.metric)}</td>",
-            f"<td class='num'><b>{row.value:.3f}</b></td><td>{_interval(row)}</td>",
-        ]
         if place == before:  # only the baseline is another
-            cells = [f"<td colspan='{7 if split else 6}'></td>"]
-        cells.append(
+            head = f"<td colspan='{len(places) + 2}'></td>"
+        else:
+            head = "".join(f"<td>{escape(getattr(row, name))}</td>" for name in places) + (
+                f"<td class='num'><b>{row.value:.3f}</b></td><td>{_interval(row)}</td>"
+            )
+        tail = (
             f"<td class='num'>{row.baseline:.3f}</td><td>{_baseline_name(row.baseline_name)}</td>"
             f"<td class='num'>{row.difference:+.3f}</td>"
             f"<td>{_bounds(row.difference_interval, sign=True)}</td><td>{_beats(row)}</td>"
             f"<td class='num'>{row.n}</td><td class='num'>{_groups(row)}</td>"
         )
         first = " class='first'" if before and place[:2] != before[:2] else ""
-        lines.append(f"<tr{first}>{''.join(cells)}</tr>")
+        lines.append(f"<tr{first}>{head}{tail}</tr>")
         before = place
-    return _table("".join(heads), lines)
+    return _table(heads, lines)
 
 
 def comparison_table(runs: Sequence[tuple[str, Sequence[ResultRow]]]) -> str:
     """The same figures of several runs side by side; a run without one says so."""
-    keys: dict[Key, None] = {}
-    found: list[dict[Key, ResultRow]] = []
+    found: list[dict[Place, list[ResultRow]]] = []
     for _, rows in runs:
-        found.append({_key(row): row for row in rows})
-        keys.update(dict.fromkeys(found[-1]))
-    names = "".join(f"<th class='run' colspan='3'>{escape(label)}</th>" for label, _ in runs)
-    heads = (
-        "<th rowspan='2'>dataset</th><th rowspan='2'>task</th><th rowspan='2'>protocol</th>"
-        f"<th rowspan='2'>metric</th><th rowspan='2'>against</th>{names}</tr><tr>"
-        + "<th class='num'>value</th><th>interval</th><th>beats</th>"
-        * len(runs)
+        grouped: dict[Place, list[ResultRow]] = {}
+        for row in rows:
+            place = (row.dataset, row.task, row.split, row.protocol, row.metric)
+            grouped.setdefault(place, []).append(row)
+        found.append(grouped)
+    heads = "<th>dataset</th><th>figure</th>" + "".join(
+        f"<th>{escape(label)}</th>" for label, _ in runs
     )
-    several = len({key[2] for key in keys}) > 1
     lines = []
-    for key in sorted(keys):
-        dataset, task, split, protocol, metric, baseline = key
-        if several:
-            protocol = f"{split}, {protocol}"
-        cells = [f"<td>{escape(text)}</td>" for text in (dataset, task, protocol, metric)]
-        cells.append(f"<td>{_baseline_name(baseline)}</td>")
-        for rows in found:
-            if key not in rows:
-                cells.append("<td colspan='3' class='ceiling'>not run</td>")
-                continue
-            row = rows[key]
-            cells.append(
-                f"<td class='num'><b>{row.value:.3f}</b></td><td>{_interval(row)}<br>"
-                f"<span class='interval'>against {row.baseline:.3f}; n {row.n}, {_groups(row)} "
-                f"groups</span></td><td>{_beats(row)}</td>"
-            )
+    for place in dict.fromkeys(place for grouped in found for place in grouped):
+        dataset, task, split, protocol, metric = place
+        figure = f"<b>{escape(task)}</b><br>{escape(metric)}, {escape(split)}"
+        if protocol != "full":
+            figure += f"<br>{escape(protocol)}"
+        cells = [f"<td>{escape(dataset)}</td><td>{figure}</td>"]
+        for grouped in found:
+            cell = _compared(grouped[place]) if place in grouped else "not run"
+            cells.append(f"<td>{cell}</td>")
         lines.append(f"<tr>{''.join(cells)}</tr>")
     return _table(heads, lines)
 
 
+def _compared(rows: Sequence[ResultRow]) -> str:
+    """One run's figure with all its baselines."""
+    row = rows[0]
+    out = f"<b>{row.value:.3f}</b> {_interval(row)}<br>n {row.n}, groups {_groups(row)}"
+    for row in rows:
+        verdict = _beats(row) if row.is_ceiling else f"beats: {_beats(row)}"
+        out += (
+            f"<br><span class='against'>{_baseline_name(row.baseline_name)} "
+            f"{row.baseline:.3f}, {verdict}</span>"
+        )
+    return out
+
+
 def metrics_table(rows: Sequence[ResultRow]) -> str:
-    """Every metric beside the majority class: one line per dataset, task and protocol."""
-    rows = [row for row in rows if row.baseline_name == "majority"]
-    metrics = list(dict.fromkeys(row.metric for row in rows))
-    places = dict.fromkeys((row.dataset, row.task, row.split, row.protocol) for row in rows)
-    found = {(row.dataset, row.task, row.split, row.protocol, row.metric): row for row in rows}
+    """Every metric beside the majority class: one line per dataset, task, split and protocol."""
+    found: dict[tuple[str, ...], dict[str, ResultRow]] = {}
+    for row in rows:
+        if row.baseline_name == "majority":
+            place = (row.task, row.dataset, row.split, row.protocol)
+            found.setdefault(place, {})[row.metric] = row
+    # Subsets of modalities have their primary metric alone, which the table above shows.
+    found = {place: of_place for place, of_place in found.items() if len(of_place) > 1}
+    metrics = list(dict.fromkeys(metric for of_place in found.values() for metric in of_place))
     lines = []
-    for place in places:
-        cells = [f"<td>{escape(text)}</td>" for text in place]
+    for (task, dataset, split, protocol), of_place in found.items():
+        where = ", ".join([split, *([protocol] if protocol != "full" else [])])
+        cells = [f"<td><b>{escape(task)}</b><br>{escape(dataset)}<br>{escape(where)}</td>"]
         for metric in metrics:
-            if (*place, metric) not in found:
+            if metric not in of_place:
                 cells.append("<td></td>")
                 continue
-            row = found[*place, metric]
+            row = of_place[metric]
             cells.append(
-                f"<td><b>{row.value:.3f}</b> {_interval(row)}<br><span class='interval'>"
-                f"majority {row.baseline:.3f}</span></td>"
+                f"<td><b>{row.value:.3f}</b><br>{_interval(row)}<br>"
+                f"<span class='interval'>majority {row.baseline:.3f}</span></td>"
             )
         lines.append(f"<tr>{''.join(cells)}</tr>")
-    heads = ["dataset", "task", "split", "protocol", *metrics]
+    heads = ["figure", *(metric.replace("_", " ") for metric in metrics)]
     return _table("".join(f"<th>{escape(head)}</th>" for head in heads), lines)
 
 
@@ -110,10 +120,6 @@ def facts_table(heads: Sequence[str], lines: Iterable[Sequence[object]]) -> str:
         f"<tr>{''.join(f'<td>{escape(str(cell))}</td>' for cell in cells)}</tr>" for cells in lines
     ]
     return _table("".join(f"<th>{escape(head)}</th>" for head in heads), body)
-
-
-def _key(row: ResultRow) -> Key:
-    return row.dataset, row.task, row.split, row.protocol, row.metric, row.baseline_name
 
 
 def _table(head: str, lines: Iterable[str]) -> str:
@@ -138,7 +144,9 @@ def _groups(row: ResultRow) -> str:
 
 
 def _baseline_name(name: str) -> str:
-    return escape(name.replace("_", " ").replace(":", ": "))
+    text = escape(name.replace("_", " ").replace(":", ": "))
+    # Short names stay on one line, whatever the browser would squeeze.
+    return f"<span class='interval'>{text}</span>" if len(text) <= 24 else text
 
 
 def _beats(row: ResultRow) -> str:

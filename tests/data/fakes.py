@@ -1,9 +1,9 @@
-"""Sources in memory and a run over them: toy modalities "a" (ids, wide) and "b", one or two tasks."""
+"""Sources in memory, and a run over them: toy modalities "a" and "b", one or two tasks."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ class FakeSource:
     def __init__(
         self,
         name: str,
-        lengths: dict[str, Sequence[int]],
+        lengths: Mapping[str, Any],
         *,
         tasks: tuple[str, ...] = ("toy",),
         labels: Sequence[int] | None = None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 from flax import nnx
 
@@ -49,18 +49,23 @@ def to_batch(samples: list[Parts], slots: int) -> StreamBatch:
     return StreamBatch(parts, coords, segment, segment)
 
 
+def run(module: nnx.Module, batch: StreamBatch) -> np.ndarray:
+    """The module's tokens, compiled: one by one its operations compile far slower."""
+    graph, params = nnx.split(module)
+    return np.asarray(jax.jit(lambda p, b: nnx.merge(graph, p)(b))(params, batch))
+
+
 def check_tokenizer(spec: ModalitySpec, first: Parts, second: Parts) -> nnx.Module:
     """Shape; finite; a sample's tokens depend neither on its neighbours nor on padding."""
     (stream,) = spec.streams
     module = spec.make_tokenizer(stream, D_MODEL, spec.options, nnx.Rngs(0))
     n, m = len(first.parts), len(second.parts)
-    alone = np.asarray(module(to_batch([first], n)))
-    packed = np.asarray(module(to_batch([second, first], n + m + 3)))
+    alone = run(module, to_batch([first], n))
+    packed = run(module, to_batch([second, first], n + m + 3))
     assert packed.shape == (1, n + m + 3, D_MODEL) and packed.dtype == np.float32
     assert np.isfinite(packed).all()
     np.testing.assert_allclose(packed[0, m : m + n], alone[0], rtol=1e-4, atol=1e-4)
     if first.parts.shape == second.parts.shape:
-        other = np.asarray(module(to_batch([second], m)))
+        other = run(module, to_batch([second], m))
         assert np.abs(other - alone).max() > 1e-3, "tokens do not depend on the parts"
-    assert jnp.isfinite(jnp.asarray(alone)).all()
     return module

@@ -10,7 +10,14 @@ from multimed_jax.layers.decode_errors import DecodeError
 from multimed_jax.layers.resample import resample, resampled_length
 from multimed_jax.modalities import eeg
 from multimed_jax.types import UserError
-from tests.modalities.streams import D_MODEL, assert_missing, check_tokenizer, decode_one, to_batch
+from tests.modalities.streams import (
+    D_MODEL,
+    assert_missing,
+    check_tokenizer,
+    decode_one,
+    run,
+    to_batch,
+)
 
 SPEC = eeg.SPEC.with_options(
     rate_hz=64.0, window_s=2.0, patch_len=32, max_channels=6, num_filters=4
@@ -192,32 +199,32 @@ def test_tokenizer():
 def test_order_and_padding_of_channels_do_not_matter():
     stem = make_stem()
     parts = decode_one(SPEC, trial())
-    before = np.asarray(stem(to_batch([parts], 4)))
+    before = run(stem, to_batch([parts], 4))
     order = np.array([3, 5, 0, 4, 2, 1])  # the padding slot moves too
     parts.parts[:] = parts.parts[:, order]
-    np.testing.assert_allclose(stem(to_batch([parts], 4)), before, atol=1e-4)
+    np.testing.assert_allclose(run(stem, to_batch([parts], 4)), before, atol=1e-4)
     # What stands in a masked slot is ignored.
     hidden = parts.parts[..., 35] == 0
     parts.parts[..., :35][hidden] = 5.0
-    np.testing.assert_allclose(stem(to_batch([parts], 4)), before, atol=1e-4)
+    np.testing.assert_allclose(run(stem, to_batch([parts], 4)), before, atol=1e-4)
     # Electrodes that swap places without their signals do change the tokens.
     parts.parts[:, [0, 2], 32:35] = parts.parts[:, [2, 0], 32:35]
-    assert np.abs(np.asarray(stem(to_batch([parts], 4))) - before).max() > 1e-2
+    assert np.abs(run(stem, to_batch([parts], 4)) - before).max() > 1e-2
 
 
 def test_tokens_do_not_depend_on_the_reference_electrode():
     stem = make_stem()
     parts = decode_one(SPEC, trial())
-    before = np.asarray(stem(to_batch([parts], 4)))
+    before = run(stem, to_batch([parts], 4))
     common = np.random.default_rng(5).normal(size=(4, 1, 32)).astype(np.float32)
     parts.parts[:, :5, :32] += common
-    np.testing.assert_allclose(stem(to_batch([parts], 4)), before, atol=2e-3)
+    np.testing.assert_allclose(run(stem, to_batch([parts], 4)), before, atol=2e-3)
 
 
 def test_a_single_electrode_still_counts():
     one, two = (decode_one(SPEC, trial(channels=1, seed=s)) for s in (1, 2))
     stem = make_stem()
-    first, second = (np.asarray(stem(to_batch([p], 4))) for p in (one, two))
+    first, second = (run(stem, to_batch([p], 4)) for p in (one, two))
     assert np.isfinite(first).all() and np.abs(first - second).max() > 1e-2
 
 

@@ -53,10 +53,12 @@ def test_decode_equals_pillow(spec, size):
     height, width = size
     scale = 24 / max(size)
     new = max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
-    expected = np.asarray(Image.fromarray(pixels).resize(new[::-1], Image.Resampling.BILINEAR))
+    expected = Image.fromarray(pixels).resize((new[1], new[0]), Image.Resampling.BILINEAR)
     joined = join(parts, 8)
     assert joined.shape == tuple(-(-n // 8) * 8 for n in new)
-    np.testing.assert_allclose(joined[: new[0], : new[1]], expected / 127.5 - 1, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(
+        joined[: new[0], : new[1]], np.asarray(expected) / 127.5 - 1, rtol=0, atol=1e-5
+    )
     padding = np.ones_like(joined, bool)
     padding[: new[0], : new[1]] = False
     assert (joined[padding] == -1).all()

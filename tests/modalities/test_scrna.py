@@ -9,7 +9,7 @@ from flax import nnx
 from multimed_jax.layers.decode_errors import DecodeError
 from multimed_jax.modalities import scrna
 from multimed_jax.types import UserError
-from tests.modalities.streams import assert_missing, check_tokenizer, decode_one, to_batch
+from tests.modalities.streams import assert_missing, check_tokenizer, decode_one, run, to_batch
 
 SPEC = scrna.SPEC.with_options(max_genes=16)
 
@@ -136,7 +136,7 @@ def test_genes_are_told_apart_by_both_tables():
     ]
     parts = decode_one(SPEC, cell([1.0, 1.0, 1.0, 1.0], "log1p"))
     parts.parts[:] = pairs
-    tokens = np.asarray(module(to_batch([parts], 4)))[0]
+    tokens = run(module, to_batch([parts], 4))[0]
     assert np.abs(tokens[0] - tokens[1]).max() > 0.1
     np.testing.assert_array_equal(tokens[0], tokens[2])
     assert np.abs(tokens[0] - tokens[3]).max() > 0.01

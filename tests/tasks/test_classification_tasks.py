@@ -17,7 +17,7 @@ from multimed_jax.tasks import cell_type, disease, motor, tumor
 from tests.layers.test_heads import COLUMNS, SPACES, make_slots
 
 SPECS = [tumor.SPEC, disease.SPEC, motor.SPEC, cell_type.SPEC]
-# docs of the benchmark: what each task reports.
+# What the benchmark's protocol says that each task reports.
 REPORTED = {
     "tumor": {"accuracy", "macro_f1"},
     "disease": {

@@ -123,8 +123,7 @@ def _parse(name: str, main: str, fields: str, num_signals: int) -> EdfHeader:
         samples=tuple(samples),
         # A difference that is nan or infinite marks a range without finite ends.
         scaled=tuple(
-            0 < abs(float(p[1]) - float(p[0])) < np.inf and int(d[0]) < int(d[1])
-            for p, d in ranges
+            0 < abs(float(p[1]) - float(p[0])) < np.inf and int(d[0]) < int(d[1]) for p, d in ranges
         ),
     )
 

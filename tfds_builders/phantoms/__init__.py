@@ -1,1 +1,1 @@
-"""Phantoms: simulated studies of simulated patients, with known ceilings. Never clinical evidence."""
+"""Phantoms: simulated studies with known ceilings, never clinical evidence."""

@@ -38,7 +38,7 @@ class Draws:
     """
 
     seed: int
-    patients: Int[np.ndarray, "B"]  # noqa: F821
+    patients: Int[np.ndarray, "B"]
 
     def words(self, name: str, count: int) -> UInt64[np.ndarray, "B {count}"]:
         """Uniform 64-bit words; every use has its own `name`."""
@@ -63,7 +63,7 @@ class Draws:
         totals = (pairs * _SUM_LANES) >> np.uint64(48)
         return (totals.astype(np.float64) - _BYTES_MEAN) / _BYTES_SD
 
-    def choice(self, name: str, size: int) -> Int[np.ndarray, "B"]:  # noqa: F821
+    def choice(self, name: str, size: int) -> Int[np.ndarray, "B"]:
         """A uniform index below `size` for each patient."""
         return (self.uniform(name, 1)[:, 0] * size).astype(np.int64)
 

@@ -55,7 +55,7 @@ def projection() -> Float[np.ndarray, "C R"]:
 
 
 @functools.cache
-def background_sd() -> Float[np.ndarray, "F"]:  # noqa: F821
+def background_sd() -> Float[np.ndarray, "F"]:
     """Standard deviation of each real part of the background's Fourier bins, 0.5 Hz apart.
 
     Bin 0 and the last (Nyquist) are left empty, so every bin has a real and an imaginary part.

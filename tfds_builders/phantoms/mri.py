@@ -50,7 +50,7 @@ def _head(shift: float, width: float, height: float, ventricle: float) -> np.nda
     right = rasters.soft_ellipse((shift + 2.2, -0.5), (ventricle, 4.0))
     x, y = rasters.pixel_grid()
     folds = 6.0 * np.cos(1.3 * np.hypot(x - shift, y)) * brain
-    return 20 + 130 * skull - 90 * inner + 65 * brain + folds - 28 * np.maximum(left, right)
+    return 30 + 120 * skull - 90 * inner + 65 * brain + folds - 28 * np.maximum(left, right)
 
 
 @functools.cache
@@ -74,7 +74,7 @@ def _stripes(centre: tuple[float, float]) -> np.ndarray:
     return rasters.soft_ellipse(centre, (5.0, 5.0)) * np.cos(2 * np.pi * (x - centre[0]) / 4.0)
 
 
-def head_index(patients: Patients) -> Int[np.ndarray, "B"]:  # noqa: F821
+def head_index(patients: Patients) -> Int[np.ndarray, "B"]:
     """Which of `heads` a patient has; the ventricle comes from the age band."""
     band = np.searchsorted(_AGE_BANDS, patients.age_years, side="right")
     shapes = patients.draws.choice("mri/shape", len(heads()) // len(_VENTRICLES))

@@ -38,9 +38,7 @@ def even_channel(num_classes: int, typical: float) -> Float[np.ndarray, "Y Z"]:
     return channel
 
 
-def sibling_channel(
-    num_classes: int, typical: float, sibling: float
-) -> Float[np.ndarray, "Y Z"]:
+def sibling_channel(num_classes: int, typical: float, sibling: float) -> Float[np.ndarray, "Y Z"]:
     """As `even_channel`, but the sibling (2k, 2k+1) takes `sibling` of the rest."""
     others = (1 - typical - sibling) / (num_classes - 2)
     channel = np.full((num_classes, num_classes), others)
@@ -81,29 +79,31 @@ class Patients:
     """
 
     draws: Draws
-    sex: Int[np.ndarray, "B"]  # noqa: F821
-    age_years: Int[np.ndarray, "B"]  # noqa: F821
-    site: Int[np.ndarray, "B"]  # noqa: F821
-    severity: Int[np.ndarray, "B"]  # noqa: F821
-    cell_organ: Int[np.ndarray, "B"]  # noqa: F821
-    labels: Mapping[str, Int[np.ndarray, "B"]]  # noqa: F821
-    presentations: Mapping[str, Int[np.ndarray, "B"]]  # noqa: F821
+    sex: Int[np.ndarray, "B"]
+    age_years: Int[np.ndarray, "B"]
+    site: Int[np.ndarray, "B"]
+    severity: Int[np.ndarray, "B"]
+    cell_organ: Int[np.ndarray, "B"]
+    labels: Mapping[str, Int[np.ndarray, "B"]]
+    presentations: Mapping[str, Int[np.ndarray, "B"]]
 
     @property
-    def shadow(self) -> Int[np.ndarray, "B"]:  # noqa: F821
+    def shadow(self) -> Int[np.ndarray, "B"]:
         """1 where the X-ray shows a shadow: the first bit of the disease presentation."""
         return self.presentations["disease"] >> 1
 
     @property
-    def cough(self) -> Int[np.ndarray, "B"]:  # noqa: F821
+    def cough(self) -> Int[np.ndarray, "B"]:
         """1 where the note tells of a productive cough: the second bit."""
         return self.presentations["disease"] & 1
 
 
-def make_patients(seed: int, indices: Int[np.ndarray, "B"]) -> Patients:  # noqa: F821
+def make_patients(seed: int, indices: Int[np.ndarray, "B"]) -> Patients:
     """The patients `indices` of the dataset `seed`; each depends on its own index only."""
     draws = Draws(seed, indices)
-    labels = {task: draws.choice(f"label/{task}", len(names)) for task, names in CLASS_NAMES.items()}
+    labels = {
+        task: draws.choice(f"label/{task}", len(names)) for task, names in CLASS_NAMES.items()
+    }
     return Patients(
         draws=draws,
         sex=draws.choice("sex", len(SEXES)),
@@ -116,7 +116,7 @@ def make_patients(seed: int, indices: Int[np.ndarray, "B"]) -> Patients:  # noqa
     )
 
 
-def _present(draws: Draws, task: str, label: Int[np.ndarray, "B"]) -> np.ndarray:  # noqa: F821
+def _present(draws: Draws, task: str, label: Int[np.ndarray, "B"]) -> np.ndarray:
     cumulative = np.cumsum(CHANNELS[task], axis=1)[label]
     uniform = draws.uniform(f"presentation/{task}", 1)
     # The last bound is 1 up to rounding; leaving it out keeps every index in range.

@@ -140,17 +140,16 @@ class Builder(MedicalBuilder):
 
     def _create_builder_config(self, builder_config: Any, version: Any) -> Any:
         # A name `patients_N` stands for one config; the same name with other fields would hide it.
-        if isinstance(builder_config, PhantomsConfig) and builder_config.name.startswith(_BY_NUMBER):
+        name = builder_config.name if isinstance(builder_config, PhantomsConfig) else ""
+        if name.startswith(_BY_NUMBER):
             raise UserError(
-                f"the config name {builder_config.name!r} is reserved: give it as a plain name, or "
-                "give your own fields another name"
+                f"the config name {name!r} stands for {_BY_NUMBER}N without further fields; "
+                "accepted: the name alone, or your fields under another name"
             )
         return super()._create_builder_config(builder_config, version)
 
     @classmethod
-    def get_builder_config(
-        cls, name: str, version: Any = None
-    ) -> tfds.core.BuilderConfig | None:
+    def get_builder_config(cls, name: str, version: Any = None) -> tfds.core.BuilderConfig | None:
         """A named config, or `patients_N` for any number N of patients."""
         number = name.removeprefix(_BY_NUMBER)
         if number != name and number.isdecimal():
@@ -160,7 +159,7 @@ class Builder(MedicalBuilder):
         return super().get_builder_config(name, version)
 
 
-def _index_blocks(num_patients: int) -> Iterator[Int[np.ndarray, "B"]]:  # noqa: F821
+def _index_blocks(num_patients: int) -> Iterator[Int[np.ndarray, "B"]]:
     for start in range(0, num_patients, _HASH_BLOCK):
         yield np.arange(start, min(start + _HASH_BLOCK, num_patients))
 

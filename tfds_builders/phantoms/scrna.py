@@ -85,7 +85,7 @@ def rates() -> Float[np.ndarray, "Z O V G"]:
 
 
 @functools.cache
-def panel_keys() -> Int32[np.ndarray, "G"]:  # noqa: F821
+def panel_keys() -> Int32[np.ndarray, "G"]:
     """The stable key of every gene of the panel."""
     return np.array([gene_key(symbol) for symbol in PANEL], np.int32)
 

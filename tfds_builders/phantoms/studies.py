@@ -42,7 +42,7 @@ EMPTY: dict[str, Any] = {
 }
 
 
-def stream(seed: int, indices: Int[np.ndarray, "N"]) -> Iterator[SourceRecord]:  # noqa: F821
+def stream(seed: int, indices: Int[np.ndarray, "N"]) -> Iterator[SourceRecord]:
     """All records of the patients `indices`, patient by patient."""
     for start in range(0, len(indices), BLOCK):
         yield from _block(make_patients(seed, indices[start : start + BLOCK]))

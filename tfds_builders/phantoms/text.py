@@ -5,8 +5,6 @@ The note never speaks of the chest image, the label or the side of anything.
 
 from __future__ import annotations
 
-import numpy as np
-
 from tfds_builders.phantoms.patient import NUM_SEVERITIES, Patients
 
 _PERSONS = (("woman", "lady"), ("man", "gentleman"))

@@ -23,8 +23,7 @@ _LUNG_WIDTHS = (5.2, 5.8, 6.4)  # half axes, pixels
 _LUNG_HEIGHTS = (10.5, 11.3, 12.1)
 _HEARTS = (3.6, 4.4, 5.2)
 SHADOW_CENTRES = tuple(
-    (side * float(x), float(y))
-    for side, x, y in itertools.product((-1, 1), (7, 9), (-6, -2, 2, 6))
+    (side * float(x), float(y)) for side, x, y in itertools.product((-1, 1), (7, 9), (-6, -2, 2, 6))
 )
 
 
@@ -44,7 +43,7 @@ def _chest(lung_width: float, lung_height: float, heart: float) -> np.ndarray:
     heart_shadow = rasters.soft_ellipse((2.0, 4.0), (heart, 4.6))
     x, y = rasters.pixel_grid()
     ribs = 6.0 * np.cos(2 * np.pi * (y + 0.03 * x**2) / 5.0) * body
-    image = 12 + 130 * body - 75 * lungs + ribs + 25 * spine
+    image = 30 + 112 * body - 75 * lungs + ribs + 25 * spine
     return image + 40 * heart_shadow
 
 
