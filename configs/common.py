@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 import ml_collections
 
-from multimed_jax.config import RunConfig, from_dict, to_dict
+from multimed_jax.config import RunConfig
+from multimed_jax.config_io import from_dict, to_dict
 
 
 def learning_rates(

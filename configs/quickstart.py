@@ -22,7 +22,7 @@ def get_config() -> ml_collections.ConfigDict:
         method="multimodal_multitask",
         data_dir="data",
         seed=0,
-        num_steps=900,
+        num_steps=800,
         log_every_steps=25,
         modalities=(
             mri.SPEC.with_options(side=32, patch=8),
@@ -43,11 +43,11 @@ def get_config() -> ml_collections.ConfigDict:
             # A model that may read the X-ray or the note alone is measured on either alone too.
             modality_dropout=0.2,
         ),
-        model=dict(d_model=96, num_layers=3, num_heads=4),
+        model=dict(d_model=96, num_layers=3, num_heads=3),
         optim=dict(
             learning_rate=common.learning_rates(2e-3, warmup_steps=50),
             weight_decay=0.05,
         ),
-        checkpoint=dict(every_steps=300),
-        eval=dict(validation_every_steps=300),
+        checkpoint=dict(every_steps=400),
+        eval=dict(validation_every_steps=400),
     )

@@ -12,7 +12,8 @@ from absl import app, flags
 from ml_collections import ConfigDict, FieldReference, config_flags
 from ml_collections.config_flags.config_flags import ConfigFileFlagParser
 
-from multimed_jax.config import RunConfig, from_dict
+from multimed_jax.config import RunConfig
+from multimed_jax.config_io import from_dict
 from multimed_jax.types import UserError
 
 # Exit codes: 0 finished, 75 preempted and saved (launchers requeue on it), others are errors.

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from multimed_jax.checkpoint import Checkpoints, read_manifest
-from multimed_jax.config import MeshConfig, from_json
+from multimed_jax.config import MeshConfig
+from multimed_jax.config_io import from_json
 from multimed_jax.run import Run, dataset_hashes, make_run
 from multimed_jax.types import TrainState, UserError
 

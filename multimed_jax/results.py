@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from multimed_jax.config import from_dict
+from multimed_jax.config_io import from_dict
 from multimed_jax.metrics.result_row import ResultRow, grouped_rows, primary_rows
 from multimed_jax.types import UserError
 

@@ -13,7 +13,8 @@ from typing import Any
 
 import jax
 
-from multimed_jax.config import RunConfig, to_json
+from multimed_jax.config import RunConfig
+from multimed_jax.config_io import to_json
 from multimed_jax.types import UserError
 
 # Raised when a stored file changes its meaning; older and newer files are refused by name.
@@ -23,6 +24,7 @@ FORMAT = 1
 # finished model, and do not change what is learnt. All others must be equal.
 FREE_FIELDS = (
     "data_dir",
+    "data.cache_mib",
     "data.prefetch",
     "data.threads",
     "mesh",

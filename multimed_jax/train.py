@@ -23,7 +23,8 @@ from multimed_jax.checkpoint import (
     write_manifest,
 )
 from multimed_jax.command import EXIT_PREEMPTED
-from multimed_jax.config import RunConfig, config_hash, to_json
+from multimed_jax.config import RunConfig
+from multimed_jax.config_io import config_hash, to_json
 from multimed_jax.data.loader import batch_fill
 from multimed_jax.evaluators.context import EvalContext
 from multimed_jax.metric_log import MetricLog

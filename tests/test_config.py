@@ -9,18 +9,8 @@ import pytest
 
 from configs import quickstart, real_small
 from multimed_jax.command import resolve_config
-from multimed_jax.config import (
-    DataConfig,
-    ModelConfig,
-    RunConfig,
-    ScheduleConfig,
-    config_hash,
-    from_dict,
-    from_json,
-    load_spec,
-    to_dict,
-    to_json,
-)
+from multimed_jax.config import DataConfig, ModelConfig, RunConfig, ScheduleConfig
+from multimed_jax.config_io import config_hash, from_dict, from_json, load_spec, to_dict, to_json
 from multimed_jax.modalities import mri
 from multimed_jax.types import UserError
 
@@ -35,7 +25,10 @@ def config(request) -> RunConfig:
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
-        (MODEL | {"d_modl": 1}, r"no key 'd_modl' \(did you mean 'd_model'\?\); accepted keys: d_m"),
+        (
+            MODEL | {"d_modl": 1},
+            r"no key 'd_modl' \(did you mean 'd_model'\?\); accepted keys: d_m",
+        ),
         ({"d_model": 8}, "lacks the key 'num_layers'"),
         (MODEL | {"num_heads": "four"}, "config.num_heads must be of type int, not 'four'"),
         (MODEL | {"num_heads": True}, "config.num_heads must be of type int, not True"),
@@ -92,6 +85,8 @@ def test_a_stored_name_outside_the_package_is_refused(name):
 
 
 def test_plugins_widen_what_a_stored_run_may_name():
-    assert load_spec({"spec": "tests.toy:make_toy_task"}, ("tests.toy",)).__name__ == "make_toy_task"
+    assert (
+        load_spec({"spec": "tests.toy:make_toy_task"}, ("tests.toy",)).__name__ == "make_toy_task"
+    )
     with pytest.raises(UserError, match="is not there"):
         load_spec({"spec": "tests.toy:nothing"}, ("tests.toy",))

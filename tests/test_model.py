@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -34,7 +35,7 @@ LABELS = [0, 1, 2, 1, 0]
 STREAMS = [*A.streams, *B.streams]
 
 
-def make(fusion="early", **changes):
+def make(fusion: Any = "early", **changes):
     """A jitted forward pass and its parameters."""
     config = ModelConfig(d_model=16, num_layers=2, num_heads=2, fusion=fusion, **changes)
     spec = ModelSpec(config, (A, B), (TASK,), SPACES)

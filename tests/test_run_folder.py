@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from multimed_jax import config as configs
+from multimed_jax.config_io import config_hash, to_json
 from multimed_jax.run_folder import check_same_run, lock_workdir, read_manifest, write_manifest
 from multimed_jax.types import UserError
 from tests.toy import make_toy_modality, make_toy_task
@@ -47,8 +48,8 @@ def stored_manifest(tmp_path, config):
     path = tmp_path / "manifest.json"
     write_manifest(
         path,
-        config=configs.to_json(config),
-        config_hash=configs.config_hash(config),
+        config=to_json(config),
+        config_hash=config_hash(config),
         git_commit=None,
     )
     return read_manifest(path)
@@ -57,7 +58,7 @@ def stored_manifest(tmp_path, config):
 def test_the_manifest_comes_back_and_leaves_no_other_file(tmp_path):
     config = make_config()
     manifest = stored_manifest(tmp_path, config)
-    assert manifest["config_hash"] == configs.config_hash(config)
+    assert manifest["config_hash"] == config_hash(config)
     assert manifest["config"]["model"]["d_model"] == 96
     assert manifest["git_commit"] is None
     assert [p.name for p in tmp_path.iterdir()] == ["manifest.json"]

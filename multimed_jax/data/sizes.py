@@ -25,7 +25,7 @@ import numpy as np
 from absl import logging
 from jaxtyping import Bool, Int, Int32, UInt64
 
-from multimed_jax.config import to_json
+from multimed_jax.config_io import to_json
 from multimed_jax.data.sources import DataSource
 from multimed_jax.layers.decode_errors import DecodeError
 from multimed_jax.types import ModalitySpec, Record, TaskSpec, UserError

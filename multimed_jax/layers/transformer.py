@@ -48,7 +48,7 @@ class Block(nnx.Module):
     ) -> Float[Array, "B T D"]:
         """One layer. `angles_BTF` are the rotary angles of the tokens."""
         batch = x_BTD.shape[0]
-        # Flat tokens: with two leading axes XLA's CPU weight gradients take about 1.4 times as long.
+        # Flat tokens: with two leading axes the weight gradients take 1.4 times as long on CPU.
         x_ND = rearrange(x_BTD, "b t d -> (b t) d")
         q, k, v = rearrange(
             self.qkv(self.norm_attention(x_ND)),

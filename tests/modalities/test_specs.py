@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from multimed_jax.config import load_spec, to_json
+from multimed_jax.config_io import load_spec, to_json
 from multimed_jax.modalities import eeg, mri, scrna, text, xray
 from multimed_jax.types import UserError
 from tests.modalities.streams import to_batch

@@ -11,7 +11,7 @@ from flax import nnx
 from scipy.special import log_softmax
 from sklearn import metrics as reference
 
-from multimed_jax.config import load_spec, to_json
+from multimed_jax.config_io import load_spec, to_json
 from multimed_jax.layers.heads import log_prior
 from multimed_jax.tasks import cell_type, disease, motor, tumor
 from tests.layers.test_heads import COLUMNS, SPACES, make_slots
