@@ -151,3 +151,12 @@ def test_late_votes_of_one_modality_agree(vote):
     logits = jax.nn.log_softmax(forward(state, batch)[0, 0])
     expected = jax.nn.log_softmax(reference(plain, batch)[0, 0])
     np.testing.assert_allclose(logits, expected, atol=1e-4)
+
+
+def test_bfloat16_computes_near_float32_and_keeps_float32_parameters():
+    batch = pack(ROWS, STREAMS, 12, 24, LABELS, "toy")
+    full, state = make()
+    half, half_state = make(dtype="bfloat16")
+    assert {leaf.dtype for leaf in jax.tree.leaves(half_state)} == {jnp.dtype("float32")}
+    np.testing.assert_allclose(half(half_state, batch), full(state, batch), atol=0.15)
+    assert np.any(np.asarray(half(half_state, batch)) != np.asarray(full(state, batch)))

@@ -87,13 +87,16 @@ BATCH = make_batch()
 SPACES = {"toy": (Namespace("s", ("x", "y", "z"), (1, 1, 1)),)}
 
 
-def run_steps(config: RunConfig, devices: int, num_steps: int = 3):
-    """Losses and the state after some steps on the first `devices` devices."""
+def run_steps(config: RunConfig, devices: int, num_steps: int = 3, axes=None):
+    """Losses and the state after some steps on the first `devices` devices, cut as `axes` say."""
     spec = ModelSpec(config.model, config.modalities, config.tasks, SPACES)
     optimizer = make_optimizer(config.optim, config.num_steps)
     weighting = make_weighting(config.optim.lambdas, ["toy"], ["a", "b"], config.num_steps)
     mesh = jax.make_mesh(
-        (devices, 1, 1), AXES, axis_types=(AxisType.Auto,) * 3, devices=jax.devices()[:devices]
+        axes or (devices, 1, 1),
+        AXES,
+        axis_types=(AxisType.Auto,) * 3,
+        devices=jax.devices()[:devices],
     )
     state = make_state(config, spec, optimizer, weighting)
     shardings = state_shardings(jax.eval_shape(lambda: state), mesh)
@@ -144,8 +147,10 @@ def test_microbatches_give_the_same_update(reference):
     )
 
 
-def test_eight_devices_give_the_same_losses(reference):
-    losses, _, metrics = run_steps(make_config(), devices=8)
+@pytest.mark.parametrize("axes", [(8, 1, 1), (2, 2, 2)])
+def test_eight_devices_give_the_same_losses(reference, axes):
+    """Packs over eight devices; packs, parameters and heads over two each."""
+    losses, _, metrics = run_steps(make_config(), devices=8, axes=axes)
     np.testing.assert_allclose(losses, reference[0], rtol=1e-5)
     np.testing.assert_allclose(
         metrics["task_weight"]["toy"], reference[2]["task_weight"]["toy"], rtol=1e-6
