@@ -34,7 +34,7 @@ def get_config() -> ml_collections.ConfigDict:
         method="multimodal_multitask",
         data_dir="data",
         seed=0,
-        num_steps=1200,
+        num_steps=700,
         log_every_steps=25,
         modalities=(
             mri.SPEC.with_options(side=96, patch=12, augment=True),
@@ -60,6 +60,6 @@ def get_config() -> ml_collections.ConfigDict:
             weight_decay=0.1,
             ema_decay=0.99,
         ),
-        checkpoint=dict(every_steps=200),
-        eval=dict(validation_every_steps=200),
+        checkpoint=dict(every_steps=175),
+        eval=dict(validation_every_steps=175),
     )
