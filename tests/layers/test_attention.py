@@ -19,7 +19,7 @@ MODALITY = np.array([[1, 1, 2, 1, 1, 0], [2, 1, 2, 1, 1, 1]])
 def test_values_and_gradients(within):
     q, k, v = RNG.normal(size=(3, 2, 2, 6, 4)).astype(np.float32)
     mask = packed_mask(jnp.asarray(SEGMENT), jnp.asarray(MODALITY) if within else None)
-    out = np.asarray(packed_attention(*map(jnp.asarray, (q, k, v)), mask))
+    out = np.asarray(packed_attention(jnp.asarray(q), jnp.asarray(k), jnp.asarray(v), mask))
     kind = SEGMENT * 10 + MODALITY * within
     for b in range(2):
         for i in range(6):

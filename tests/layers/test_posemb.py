@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
@@ -37,16 +38,17 @@ def test_rotation_is_complex_multiplication(axes):
         angles[..., plane] = coords[..., plane % axes] * BASE ** (-(plane // axes) / ranks)
     turned = (x[..., :6] + 1j * x[..., 6:]) * np.exp(1j * angles)[:, None]
     expected = np.concatenate([turned.real, turned.imag], axis=-1)
-    np.testing.assert_allclose(rotate(x, rotary_angles(coords, 12)), expected, atol=2e-5)
+    found = rotate(jnp.asarray(x), rotary_angles(jnp.asarray(coords), 12))
+    np.testing.assert_allclose(found, expected, atol=2e-5)
 
 
 def test_scores_know_the_offset_along_each_axis_only():
     """q.k depends on the difference of two places, and on its row and its column alike."""
-    q, k = RNG.normal(size=(2, 1, 1, 1, 16)).astype(np.float32)
+    q, k = jnp.asarray(RNG.normal(size=(2, 1, 1, 1, 16)), jnp.float32)
 
     def score(a, b):
-        qa = rotate(q, rotary_angles(np.array([[a]], np.float32), 16))
-        kb = rotate(k, rotary_angles(np.array([[b]], np.float32), 16))
+        qa = rotate(q, rotary_angles(jnp.array([[a]], jnp.float32), 16))
+        kb = rotate(k, rotary_angles(jnp.array([[b]], jnp.float32), 16))
         return float((qa * kb).sum())
 
     assert score((1, 2), (4, 8)) == pytest.approx(score((11, 32), (14, 38)), abs=1e-4)
@@ -74,7 +76,7 @@ def test_the_model_gives_every_token_the_place_of_its_own_part():
     coords = batch.streams["a.toy"].coords.copy()
     coords[0, :9] = RNG.integers(0, 8, size=(9, 2))
     base = with_coords(coords)
-    np.testing.assert_allclose(with_coords(coords + np.float32([3, 5])), base, atol=1e-4)
+    np.testing.assert_allclose(with_coords(coords + np.array([3, 5], np.float32)), base, atol=1e-4)
     assert np.abs(with_coords(coords[..., ::-1].copy()) - base).max() > 1e-3
     one = coords.copy()
     one[0, 4, 1] += 3  # a part of the second sample
