@@ -32,11 +32,11 @@ BRIGHTNESS_JITTER = 0.10  # on the [-1, 1] scale
 SHIFT_FRACTION = 16
 
 
-def check_geometry(modality: str, side: int, patch: int) -> None:
+def check_geometry(side: int, patch: int) -> None:
     """Raises UserError unless 1 <= patch <= side."""
     if not 1 <= patch <= side:
         raise UserError(
-            f"modality {modality!r} has side {side} and patch {patch}; accepted: 1 <= patch <= side"
+            f"an image modality has side {side} and patch {patch}; accepted: 1 <= patch <= side"
         )
 
 

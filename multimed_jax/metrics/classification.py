@@ -184,3 +184,17 @@ class _RankedClass:
         if len(self._starts) == ranked.shape[1]:
             return ranked
         return np.add.reduceat(ranked, self._starts, axis=1)
+
+
+def selected_metrics(
+    *names: str,
+) -> Callable[[Float[np.ndarray, "n C"], Int[np.ndarray, "n"]], dict[str, float]]:
+    """`classification_metrics` cut to the figures that a task reports, in that order."""
+
+    def metrics(
+        probabilities: Float[np.ndarray, "n C"], targets: Int[np.ndarray, "n"]
+    ) -> dict[str, float]:
+        values = classification_metrics(probabilities, targets)
+        return {name: values[name] for name in names}
+
+    return metrics

@@ -58,7 +58,7 @@ def test_results_and_curves_are_written(finished):
     rows = read_rows(finished / "results.jsonl")
     assert {row.task for row in rows} == {"tumor", "disease", "motor", "cell_type"}
     assert all(row.n > 0 and row.baseline_name for row in rows)
-    assert sorted(losses(finished)) == list(range(1, 25))
+    assert sorted(losses(finished)) == list(range(1, 41))
     lines = [json.loads(x) for x in (finished / "metrics.jsonl").read_text().splitlines()]
     compilations = {x["value"] for x in lines if x["name"] == "compilations"}
     assert compilations == {1.0}, "the step was compiled again"
@@ -80,14 +80,14 @@ def test_sigterm_and_rerun_is_bitwise_equal(finished, tiny_data, tmp_path):
     seen = []
     for line in process.stderr:
         seen.append(line)
-        if line.startswith("step 9/"):
+        if line.startswith("step 10/"):
             process.send_signal(signal.SIGTERM)
             break
     rest = process.stderr.read()
     assert process.wait(timeout=120) == 75, "".join(seen) + rest
     assert "Traceback" not in rest
     stopped_at = max(losses(workdir))
-    assert 9 <= stopped_at < 24
+    assert 10 <= stopped_at < 40
     assert not (workdir / "results.jsonl").exists()
     again = train(tiny_data, workdir)
     assert again.returncode == 0, again.stderr

@@ -14,7 +14,7 @@ def get_config():
         method="multimodal_multitask",
         data_dir="data",
         seed=3,
-        num_steps=24,
+        num_steps=40,
         log_every_steps=1,
         modalities=(
             mri.SPEC.with_options(side=32, patch=16),

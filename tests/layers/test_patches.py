@@ -149,4 +149,4 @@ def test_augment_moves_the_image_and_keeps_it_mild():
 
 def test_geometry_is_checked():
     with pytest.raises(UserError, match="1 <= patch <= side"):
-        patches.check_geometry("mri", 8, 0)
+        patches.check_geometry(8, 0)
