@@ -11,7 +11,7 @@ from tfds_builders.core.quarantine import Quarantine
 from tfds_builders.core.records import AuditKey, SourceCard, SourceRecord
 from tfds_builders.core.splits import assign_splits, count_groups, merge_groups
 
-SplitMode = Literal["group", "official"]
+SplitMode = Literal["group", "stratified", "official"]
 DuplicatePolicy = Literal["fail", "merge_groups", "share_group", "leave_out"]
 
 # What the index pass hands to the writing pass: sample id -> (split, group).

@@ -3,6 +3,9 @@
 mode "group", 30 groups or more   hash of the group; a group's split never depends on the others
 mode "group", 3 to 29 groups      groups in hash order fill class-stratified quotas
 mode "group", fewer than 3        the same rules on a finer key; labelled `within_group`
+mode "stratified"                 the quotas at any number of groups, for a source whose groups
+                                  each hold one class: a hash of a few dozen can leave so few of a
+                                  class in test that no interval of any model excludes chance
 mode "official"                   the publisher's split; validation is cut from its training
                                   groups by hash where it publishes none
 """
@@ -22,7 +25,7 @@ SPLITS = ("train", "validation", "test")
 FRACTIONS = (0.70, 0.15, 0.15)
 MIN_HASH_GROUPS = 30
 MIN_GROUPS = 3
-MODES = ("group", "official")
+MODES = ("group", "stratified", "official")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +72,7 @@ def assign_splits(
         strata: class label of each record, for the quotas of small sources.
         fine_groups: finer key of each record, needed where there are fewer than three groups.
         official: the publisher's split of each record, needed in official mode.
-        mode: "group" or "official".
+        mode: one of `MODES`.
         seed_salt: the source's namespace, so that all its configs split alike.
 
     Raises:
@@ -82,7 +85,8 @@ def assign_splits(
         splits = _official(groups, official, seed_salt)
         return SplitAssignment(tuple(splits), tuple(groups), "official")
     if len(set(groups)) >= MIN_GROUPS:
-        table = _table(groups, strata, seed_salt)
+        rule = _fill_quotas if mode == "stratified" else _table
+        table = rule(groups, strata, seed_salt)
         return SplitAssignment(tuple(table[g] for g in groups), tuple(groups), "group")
     finer = [fine for fine in fine_groups if fine is not None]
     if len(finer) != len(groups) or len(set(finer)) < MIN_GROUPS:

@@ -14,7 +14,7 @@ from tfds_builders.core.base import MedicalBuilder
 from tfds_builders.core.features import image_features
 from tfds_builders.core.folders import files, subfolders
 from tfds_builders.core.images import read_image
-from tfds_builders.core.planning import DuplicatePolicy
+from tfds_builders.core.planning import DuplicatePolicy, SplitMode
 from tfds_builders.core.quarantine import Quarantine
 from tfds_builders.core.records import Datasheet, SourceCard, SourceRecord, UnreadableRecord
 from tfds_builders.core.tables import read_csv
@@ -119,6 +119,10 @@ class Builder(MedicalBuilder):
     @property
     def _is_relaid(self) -> bool:
         return self.builder_config is not None and self.builder_config.name == "relaid_300px"
+
+    def split_mode(self) -> SplitMode:
+        """Number blocks hold one class each and are few: class quotas, not a hash."""
+        return "stratified" if self._is_relaid else "group"
 
     def duplicate_policy(self) -> DuplicatePolicy:
         """Equal films of two patients are one patient; number blocks must not chain up."""

@@ -71,6 +71,20 @@ def test_no_group_crosses_and_every_split_is_filled(seed):
     assert list(shuffled.splits) == [got.splits[i] for i in order]
 
 
+def test_stratified_mode_fills_quotas_at_any_number_of_groups():
+    """60 groups of one class each, 24 and 36: every split has its share of either, to one group."""
+    groups = [f"g{i}" for i in range(60) for _ in range(5)]
+    strata = ["a" if i < 24 else "b" for i in range(60) for _ in range(5)]
+    none = [None] * len(groups)
+    found = assign_splits(groups, strata, none, none, "stratified", "salt")
+    table = dict(zip(groups, found.splits, strict=True))
+    assert all(table[g] == s for g, s in zip(groups, found.splits, strict=True))
+    for lot, number in ((range(24), 24), (range(24, 60), 36)):
+        for split, share in (("train", 0.7), ("validation", 0.15), ("test", 0.15)):
+            held = sum(table[f"g{i}"] == split for i in lot)
+            assert abs(held - share * number) <= 1
+
+
 def test_quotas_are_stratified_by_class():
     # 20 groups of one record each, 10 per class: 70/15/15 of 10 is 7 and 1.5 and 1.5.
     groups = [f"g{i}" for i in range(20)]
@@ -133,7 +147,7 @@ def test_official_mode_refuses_an_unknown_split(bad):
 
 
 def test_unknown_mode():
-    with pytest.raises(UserError, match="'random'.*accepted: group, official"):
+    with pytest.raises(UserError, match="'random'.*accepted: group, stratified, official"):
         split(["a"], mode="random")
 
 
