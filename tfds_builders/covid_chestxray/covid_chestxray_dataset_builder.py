@@ -138,7 +138,7 @@ class Builder(MedicalBuilder):
         return {
             "reference_rules": {
                 "disease": {
-                    "name": "keyword rule on the masked note",
+                    "name": "keyword rule, fitted to all notes",
                     "provenance": RULE_PROVENANCE,
                     "accuracy": {split: right / n for split, (right, n) in self._hits.items()},
                     "n": {split: n for split, (_, n) in self._hits.items()},
