@@ -6,7 +6,6 @@ the last verified checkpoint and writes the rows that the run itself wrote.
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 from absl import flags
@@ -30,7 +29,7 @@ def main() -> int:
     run, state = restore_run(workdir, _DATA_DIR.value or None)
     with lock_workdir(workdir), stop_on_signals() as stop:
         try:
-            rows = evaluate_state(dataclasses.replace(run, workdir=workdir), state, stop)
+            rows = evaluate_state(run, state, stop)
         except Preempted:
             return EXIT_PREEMPTED
     print(format_table(rows))

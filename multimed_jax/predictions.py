@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -35,11 +36,12 @@ def predict_split(
         check: called before each batch; may raise to stop.
     """
     found: dict[tuple[int, str], list[tuple[np.ndarray, ...]]] = defaultdict(list)
-    for batch in run.eval_batches(split, keep, limit):
-        check()
-        outputs = jax.device_get(run.predict_step(params, model_state, run.put(batch)))
-        for task in run.spec.tasks:
-            _collect(task, batch, outputs[task.name], found)
+    with contextlib.closing(run.eval_batches(split, keep, limit)) as batches:
+        for batch in batches:
+            check()
+            outputs = jax.device_get(run.predict_step(params, model_state, run.put(batch)))
+            for task in run.spec.tasks:
+                _collect(task, batch, outputs[task.name], found)
     return _sorted(run, split, found)
 
 

@@ -6,7 +6,6 @@ import dataclasses
 import logging
 import subprocess
 import time
-from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -112,6 +111,7 @@ class _Loop:
         """Returns the state after the last step. Raises Preempted once a signal has come."""
         state, cursor = self._start()
         first = int(state.step)
+        batches = self.run.train_batches(cursor)
         self.log = MetricLog(self.run.workdir, first, self.config.num_steps)
         self.log.say(self.run.layout.describe())
         if first:
@@ -119,7 +119,6 @@ class _Loop:
         saved = first if first else -1
         window = _Window()
         try:
-            batches: Iterator[Batch] = iter(self.run.train_batches(cursor))
             for step in range(first + 1, self.config.num_steps + 1):
                 batch = next(batches)
                 state, metrics = self.run.train_step(state, self.run.put(batch))
@@ -138,6 +137,7 @@ class _Loop:
             assert saved == self.config.num_steps
             return state
         finally:
+            batches.close()
             self.log.close()
 
     def _start(self) -> tuple[TrainState, np.ndarray | None]:

@@ -214,16 +214,16 @@ def test_errors_of_a_reading_thread_reach_the_caller(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def test_setup(tmp_path_factory) -> Setup:
+def held_out(tmp_path_factory) -> Setup:
     return make_setup(
         toy_sources("test", scale=3), tmp_path_factory.mktemp("sizes"), weights=[3, 2, 1]
     )
 
 
-def test_every_record_exactly_once(setup, test_setup):
-    layout = make_layout(setup.config, setup.sources, setup.sizes, [test_setup])
+def test_every_record_exactly_once(setup, held_out):
+    layout = make_layout(setup.config, setup.sources, setup.sizes, [held_out])
     batches = EvalLoader(
-        test_setup.config, layout, test_setup.sources, test_setup.sizes, setup.namespaces
+        held_out.config, layout, held_out.sources, held_out.sizes, setup.namespaces
     )
     found: list[Batch] = []
     records: list[tuple[int, int]] = []
@@ -233,7 +233,7 @@ def test_every_record_exactly_once(setup, test_setup):
         records = sorted(pair for batch in found for pair in records_of(batch))
         drawable = [
             (s, int(r))
-            for s, size in enumerate(test_setup.sizes)
+            for s, size in enumerate(held_out.sizes)
             for r in size.drawable_row(np.arange(size.num_drawable))
         ]
         assert records == drawable and len(records) == batches.num_records
@@ -245,9 +245,9 @@ def test_every_record_exactly_once(setup, test_setup):
     assert sum(weights) == len(records)
 
 
-def test_several_processes_share_an_evaluation(setup, layout, test_setup):
-    layout = make_layout(setup.config, setup.sources, setup.sizes, [test_setup])
-    arguments = (test_setup.config, layout, test_setup.sources, test_setup.sizes, setup.namespaces)
+def test_several_processes_share_an_evaluation(setup, layout, held_out):
+    layout = make_layout(setup.config, setup.sources, setup.sizes, [held_out])
+    arguments = (held_out.config, layout, held_out.sources, held_out.sizes, setup.namespaces)
     parts = [EvalLoader(*arguments, lanes=mine) for mine in (range(0, 2), range(2, 4))]
     assert len({len(part) for part in parts}) == 1
     halves = [[pair for batch in part for pair in records_of(batch)] for part in parts]
@@ -255,18 +255,18 @@ def test_several_processes_share_an_evaluation(setup, layout, test_setup):
     assert sorted(halves[0] + halves[1]) == whole and not set(halves[0]) & set(halves[1])
 
 
-def test_keep_leaves_out_what_has_none_of_it(setup, test_setup):
-    layout = make_layout(setup.config, setup.sources, setup.sizes, [test_setup])
+def test_keep_leaves_out_what_has_none_of_it(setup, held_out):
+    layout = make_layout(setup.config, setup.sources, setup.sizes, [held_out])
     batches = EvalLoader(
-        test_setup.config,
+        held_out.config,
         layout,
-        test_setup.sources,
-        test_setup.sizes,
+        held_out.sources,
+        held_out.sizes,
         setup.namespaces,
         frozenset({"b"}),
     )
     found = list(batches)
-    tokens = [size.tokens for size in test_setup.sizes]
+    tokens = [size.tokens for size in held_out.sizes]
     want = [(s, r) for s in range(3) for r in range(len(tokens[s])) if tokens[s][r, 1]]
     assert sorted(pair for batch in found for pair in records_of(batch)) == want
     for batch in found:
@@ -275,22 +275,22 @@ def test_keep_leaves_out_what_has_none_of_it(setup, test_setup):
         assert np.all(batch.targets["toy"].modality_share[filled] == [0, 1])
     with pytest.raises(UserError, match="no modality 'c' is configured; accepted: a, b"):
         EvalLoader(
-            test_setup.config,
+            held_out.config,
             layout,
-            test_setup.sources,
-            test_setup.sizes,
+            held_out.sources,
+            held_out.sizes,
             setup.namespaces,
             frozenset({"c"}),
         )
 
 
-def test_a_limit_takes_the_same_few_records_for_every_seed(setup, test_setup):
-    layout = make_layout(setup.config, setup.sources, setup.sizes, [test_setup])
+def test_a_limit_takes_the_same_few_records_for_every_seed(setup, held_out):
+    layout = make_layout(setup.config, setup.sources, setup.sizes, [held_out])
 
     def records(seed: int) -> list[tuple[int, int]]:
-        config = dataclasses.replace(test_setup.config, seed=seed)
+        config = dataclasses.replace(held_out.config, seed=seed)
         batches = EvalLoader(
-            config, layout, test_setup.sources, test_setup.sizes, setup.namespaces, limit=20
+            config, layout, held_out.sources, held_out.sizes, setup.namespaces, limit=20
         )
         return sorted(pair for batch in batches for pair in records_of(batch))
 
