@@ -10,7 +10,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from multimed_jax.types import ModalitySpec, TaskSpec, UserError
+from multimed_jax.specs import ModalitySpec, TaskSpec
+from multimed_jax.types import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,6 +129,59 @@ class OptimConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class AlignmentConfig:
+    """A space that samples share with texts, for zero-shot evaluation; off while `weight` is 0.
+
+    Two things are pulled together: a sample of a class and the names of that class (a bank of all
+    names is encoded once per step), and the two halves of a sample that has text beside another
+    modality. Such a sample is planned as two segments with chance `pair_rate`, for inside one
+    segment each half would have read the other.
+
+    Attributes:
+        weight: of the alignment loss beside the losses of the tasks.
+        pair_rate: see above.
+        loss: "infonce" (softmax over the global batch, several positives allowed) or "siglip"
+            (a sigmoid per pair).
+        temperature: at the start; it is learnt.
+        dim: width of the space.
+        templates: prompts of a class name, which stands where "{}" is; training draws on all,
+            evaluation averages them.
+        max_label_tokens: longer prompts are cut.
+    """
+
+    weight: float = 0.0
+    pair_rate: float = 0.25
+    loss: Literal["infonce", "siglip"] = "infonce"
+    temperature: float = 0.1
+    dim: int = 64
+    templates: tuple[str, ...] = ("{}",)
+    max_label_tokens: int = 16
+
+    def __post_init__(self):
+        """Raises UserError for values out of range."""
+        if self.weight < 0 or not 0 <= self.pair_rate <= 1 or self.temperature <= 0:
+            raise UserError(
+                f"config.alignment has weight {self.weight}, pair_rate {self.pair_rate}, "
+                f"temperature {self.temperature}; accepted: from 0, 0 to 1, above 0"
+            )
+        if min(self.dim, self.max_label_tokens) < 1 or not self.templates:
+            raise UserError(
+                f"config.alignment has dim {self.dim}, max_label_tokens {self.max_label_tokens} "
+                f"and {len(self.templates)} templates; accepted: at least 1 of each"
+            )
+        for template in self.templates:
+            if "{}" not in template:
+                raise UserError(
+                    f"config.alignment.templates has {template!r}; accepted: texts with '{{}}'"
+                )
+
+    @property
+    def split_rate(self) -> float:
+        """Chance that a sample with text and another modality becomes two segments."""
+        return self.pair_rate if self.weight > 0 else 0.0
+
+
+@dataclasses.dataclass(frozen=True)
 class MeshConfig:
     """Devices along each mesh axis; -1 takes all that remain."""
 
@@ -208,5 +262,6 @@ class RunConfig:
     optim: OptimConfig
     checkpoint: CheckpointConfig
     eval: EvalConfig = EvalConfig()
+    alignment: AlignmentConfig = AlignmentConfig()
     mesh: MeshConfig = MeshConfig()
     plugins: tuple[str, ...] = ()

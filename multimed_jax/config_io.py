@@ -18,7 +18,8 @@ from collections.abc import Mapping
 from typing import Any, Literal, TypeVar
 
 from multimed_jax.config import EvaluatorSpec, RunConfig
-from multimed_jax.types import ModalitySpec, TaskSpec, UserError
+from multimed_jax.specs import ModalitySpec, TaskSpec
+from multimed_jax.types import UserError
 
 T = TypeVar("T")
 
@@ -148,7 +149,9 @@ def load_spec(stored: Mapping[str, Any], plugins: tuple[str, ...] = ()) -> Any:
     if options is None:
         return spec
     typed = from_dict(type(spec.options), options, stored["spec"])
-    return dataclasses.replace(spec, options=typed)
+    return spec.with_options(
+        **{field.name: getattr(typed, field.name) for field in dataclasses.fields(typed)}
+    )
 
 
 def from_json(stored: Mapping[str, Any]) -> RunConfig:

@@ -14,24 +14,27 @@ from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from einops import rearrange
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from multimed_jax.config import ModelConfig
+from multimed_jax.config import AlignmentConfig, ModelConfig
+from multimed_jax.layers.alignment import AlignmentHead
 from multimed_jax.layers.attention import packed_mask
+from multimed_jax.layers.permutation import permutations, permute
 from multimed_jax.layers.posemb import rotary_angles
 from multimed_jax.layers.transformer import Transformer, compute_dtype
 from multimed_jax.sharding import constrain_packs
-from multimed_jax.types import (
-    Batch,
+from multimed_jax.specs import (
+    ANSWERS,
     ModalitySpec,
     Namespace,
     StreamSpec,
-    TargetSlots,
     TaskSpec,
-    TokenGrid,
+    read_stream,
 )
+from multimed_jax.types import Batch, SegmentParts, StreamBatch, TargetSlots
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +45,7 @@ class ModelSpec:
     modalities: tuple[ModalitySpec, ...]
     tasks: tuple[TaskSpec, ...]
     namespaces: Mapping[str, tuple[Namespace, ...]]  # by task name
+    alignment: AlignmentConfig = AlignmentConfig()
 
     @property
     def streams(self) -> tuple[StreamSpec, ...]:
@@ -89,21 +93,44 @@ class Model(nnx.Module):
         )
         if config.fusion == "late" and config.late_vote == "weighted":
             self.late_weights = nnx.Param(jnp.zeros((len(spec.modalities),)))
+        if spec.alignment.weight > 0:
+            self.align = AlignmentHead(spec.alignment, config.d_model, rngs)
 
     def __call__(self, batch: Batch) -> dict[str, Array]:
         """Outputs of every task at its target slots, [P, K, ...]."""
-        states_PSMD, present_PSM = self.encode(batch)
+        states_PSMD, present_PSM, parts = self.encode(batch)
+        return self.read(batch, states_PSMD, present_PSM, parts)
+
+    def read(
+        self,
+        batch: Batch,
+        states_PSMD: Float[Array, "P S M D"],
+        present_PSM: Float[Array, "P S M"],
+        parts: Mapping[str, Float[Array, "P N D"]],
+    ) -> dict[str, Array]:
+        """Outputs of every task from the states that `encode` gave."""
         outputs = {}
         for task in self.spec.tasks:
             slots = batch.targets[task.name]
             index = jnp.maximum(slots.segment - 1, 0)
             state_PKMD = _take(states_PSMD, index)
             present_PKM = _take(present_PSM, index)
-            outputs[task.name] = self._read(task, state_PKMD, present_PKM, slots)
+            read = None
+            if task.reads:
+                stream = read_stream(task, self.spec.streams)
+                read = segment_parts(batch.streams[stream.name], parts[stream.name], slots, stream)
+            outputs[task.name] = self._read(task, state_PKMD, present_PKM, slots, read)
         return outputs
 
-    def encode(self, batch: Batch) -> tuple[Float[Array, "P S M D"], Float[Array, "P S M"]]:
-        """Mean state of every (segment, modality), and 1 where the segment has that modality."""
+    def encode(
+        self, batch: Batch
+    ) -> tuple[Float[Array, "P S M D"], Float[Array, "P S M"], dict[str, Float[Array, "P N D"]]]:
+        """What the trunk makes of the batch.
+
+        Returns:
+            Mean state of every (segment, modality); 1 where the segment has that modality; states
+            of the parts of every stream, by its name.
+        """
         config = self.spec.config
         head_dim = config.d_model // config.num_heads
         names = [stream.name for stream in self.spec.streams]
@@ -113,12 +140,14 @@ class Model(nnx.Module):
         ]
         angles = [rotary_angles(batch.streams[n].coords, head_dim) for n in names]
         sizes = [batch.streams[n].segment.shape[1] for n in names]
-        to_token, to_part = _permutations(batch.grids, sizes)
-        x_PLD = _permute(jnp.concatenate(embedded, axis=1), to_token, to_part)
-        angles_PLF = _permute(jnp.concatenate(angles, axis=1), to_token, to_part)
+        to_token, to_part = permutations(batch.grids, sizes)
+        x_PLD = permute(jnp.concatenate(embedded, axis=1), to_token, to_part)
+        angles_PLF = permute(jnp.concatenate(angles, axis=1), to_token, to_part)
         x_PLD = self._run_rows(batch.grids, x_PLD, angles_PLF)
-        states = _permute(x_PLD, to_part, to_token)
-        return self._pool(batch, states, sizes)
+        states = permute(x_PLD, to_part, to_token)
+        ends = np.cumsum(sizes)[:-1]
+        parts = dict(zip(names, jnp.split(states, ends, axis=1), strict=True))
+        return *self._pool(batch, states, sizes), parts
 
     def _run_rows(self, grids, x_PLD, angles_PLF) -> Float[Array, "P L D"]:
         modality_of_stream = jnp.array(
@@ -140,7 +169,9 @@ class Model(nnx.Module):
             segment = rearrange(grid.segment_ids, "p g t -> (p g) t")
             modality = rearrange(modality_of_stream[grid.stream_ids], "p g t -> (p g) t")
             x = constrain_packs(x)
-            y = self.trunk(x, packed_mask(segment), packed_mask(segment, modality), angles)
+            order = rearrange(grid.order, "p g t -> (p g) t")
+            mask = packed_mask(segment, order=order)
+            y = self.trunk(x, mask, packed_mask(segment, modality, order), angles)
             rows_out.append(rearrange(y, "(p g) t d -> p (g t) d", p=packs))
             start = stop
         return jnp.concatenate(rows_out, axis=1)
@@ -150,10 +181,13 @@ class Model(nnx.Module):
         segments = 1 + jnp.arange(num_segments)
         sums, counts, start = [], [], 0
         for modality in self.spec.modalities:
-            total, count = 0.0, 0.0
+            total, count = 0.0, jnp.zeros(segments.shape)
             for stream in modality.streams:
                 segment = batch.streams[stream.name].segment
                 stop = start + segment.shape[1]
+                if stream.kind == ANSWERS:  # a pooled answer would tell itself to every head
+                    start = stop
+                    continue
                 member = (segment[:, None, :] == segments[None, :, None]).astype(states_PND.dtype)
                 total += jnp.einsum("psn,pnd->psd", member, states_PND[:, start:stop])
                 count += member.sum(-1, dtype=jnp.float32)
@@ -165,18 +199,32 @@ class Model(nnx.Module):
         mean_PSMD = jnp.stack(sums, axis=2) / jnp.maximum(count_PSM, 1.0)[..., None]
         return mean_PSMD.astype(jnp.float32), (count_PSM > 0).astype(jnp.float32)
 
-    def _read(self, task: TaskSpec, state_PKMD, present_PKM, slots: TargetSlots) -> Array:
-        """Head outputs of the slots: on the merged state, or (late fusion) merged outputs."""
+    def _read(
+        self,
+        task: TaskSpec,
+        state_PKMD,
+        present_PKM,
+        slots: TargetSlots,
+        read: SegmentParts | None,
+    ) -> Array:
+        """Head outputs of the slots: on the merged state, or (late fusion) merged outputs.
+
+        A head that reads parts reads them as they are, beside the merged state.
+        """
         head = self.heads[task.name]
         weights_PKM = present_PKM / jnp.maximum(present_PKM.sum(-1, keepdims=True), 1.0)
         config = self.spec.config
+        merged_PKD = jnp.einsum("pkmd,pkm->pkd", state_PKMD, weights_PKM)
+        if read is not None:
+            return head(merged_PKD, read)
         if config.fusion != "late":
-            return head(jnp.einsum("pkmd,pkm->pkd", state_PKMD, weights_PKM))
+            return head(merged_PKD)
         outputs_PKMC = head(state_PKMD)
         if config.late_vote == "weighted":
             gated = present_PKM * jnp.exp(self.late_weights[...])
             weights_PKM = gated / jnp.maximum(gated.sum(-1, keepdims=True), 1e-6)
-        if config.late_vote == "vote":
+        # Other predictions than class probabilities are averaged: they have no vote.
+        if config.late_vote == "vote" and task.target_shape == ():
             return _vote(task, outputs_PKMC, weights_PKM, slots, self.spec.namespaces[task.name])
         return jnp.einsum("pkm...,pkm->pk...", outputs_PKMC, weights_PKM)
 
@@ -191,7 +239,7 @@ def _vote(task, outputs_PKMC, weights_PKM, slots, namespaces) -> Array:
         axis=2,
     )
     mean = jnp.einsum("pkm...,pkm->pk...", votes, weights_PKM)
-    return jnp.log(mean + 1e-9) if task.target_dtype.startswith("int") else mean
+    return jnp.log(mean + 1e-9)
 
 
 def _take(values: Array, index: Int[Array, "P K"]) -> Array:
@@ -199,48 +247,17 @@ def _take(values: Array, index: Int[Array, "P K"]) -> Array:
     return jax.vmap(lambda v, i: v[i])(values, index)
 
 
-# ------------------------------------------------------------- parts <-> tokens, one bijection
+def segment_parts(
+    stream: StreamBatch, states_PND: Float[Array, "P N D"], slots: TargetSlots, spec: StreamSpec
+) -> SegmentParts:
+    """The parts of a stream in the segment of each slot; they lie side by side."""
+    member_PKN = stream.segment[:, None, :] == slots.segment[..., None]
+    place = jnp.arange(spec.max_parts).reshape(1, 1, -1)
+    mask = (slots.segment > 0)[..., None] & (place < member_PKN.sum(-1)[..., None])
+    index = jnp.where(mask, member_PKN.argmax(-1)[..., None] + place, 0)
 
+    def taken(values: Array) -> Array:
+        found = jax.vmap(lambda v, i: v[i])(values, index)
+        return jnp.where(mask.reshape(*mask.shape, *[1] * (found.ndim - 3)), found, 0)
 
-def _permutations(
-    grids: tuple[TokenGrid, ...], sizes: list[int]
-) -> tuple[Int[Array, "P L"], Int[Array, "P N"]]:
-    """For each token the part that it shows, and for each part its token; out of range if none.
-
-    Parts are numbered over the concatenated streams, tokens over the concatenated grids.
-    """
-    num_parts = sum(sizes)
-    starts = jnp.array([0] + [sum(sizes[:i]) for i in range(len(sizes))])
-    part = [
-        jnp.where(g.stream_ids > 0, starts[g.stream_ids] + g.stream_index, num_parts).reshape(
-            g.stream_ids.shape[0], -1
-        )
-        for g in grids
-    ]
-    to_token = jnp.concatenate(part, axis=1)
-    num_tokens = to_token.shape[1]
-
-    def invert(index):
-        return jnp.full((num_parts,), num_tokens).at[index].set(jnp.arange(num_tokens), mode="drop")
-
-    return to_token, jax.vmap(invert)(to_token)
-
-
-@jax.custom_vjp
-def _permute(
-    x: Float[Array, "P N D"], index: Int[Array, "P L"], inverse: Int[Array, "P N"]
-) -> Float[Array, "P L D"]:
-    """x[p, index[p, l]], 0 where the index is out of range. `inverse` undoes `index`."""
-    return jax.vmap(lambda v, i: v.at[i].get(mode="fill", fill_value=0))(x, index)
-
-
-def _permute_forward(x, index, inverse):
-    return _permute(x, index, inverse), (index, inverse)
-
-
-def _permute_backward(residuals, gradient):
-    index, inverse = residuals
-    return _permute(gradient, inverse, index), None, None
-
-
-_permute.defvjp(_permute_forward, _permute_backward)
+    return SegmentParts(taken(states_PND), taken(stream.parts), taken(stream.coords), mask)

@@ -12,7 +12,8 @@ import numpy as np
 
 from multimed_jax.evaluators.context import Predictions
 from multimed_jax.run import Run
-from multimed_jax.types import Batch, Namespace, TaskSpec
+from multimed_jax.specs import Namespace, TaskSpec
+from multimed_jax.types import Batch
 
 
 def predict_split(
@@ -70,9 +71,8 @@ def _sorted(run: Run, split: str, found: dict) -> list[Predictions]:
     for source, name in sorted(found):
         columns = zip(*found[source, name], strict=True)
         rows, values, targets, spaces = (np.concatenate(column) for column in columns)
-        order = np.argsort(rows)
-        rows = rows[order]
-        assert np.all(np.diff(rows) > 0), "a record was predicted twice"
+        windows = np.asarray(data.sizes[source].windows)
+        rows, values, targets = _merge_windows(rows, values, targets, windows)
         index = int(spaces[0])
         namespaces = run.namespaces[name]
         out.append(
@@ -80,13 +80,30 @@ def _sorted(run: Run, split: str, found: dict) -> list[Predictions]:
                 source=data.sources[source].info,
                 task=tasks[name],
                 namespace=namespaces[index],
-                probabilities=_cut(values[order], namespaces, index),
-                targets=targets[order],
+                probabilities=_cut(values, namespaces, index),
+                targets=_cut_targets(targets, namespaces[index]),
                 rows=rows,
                 groups=np.asarray(data.sizes[source].group)[rows],
             )
         )
     return out
+
+
+def _merge_windows(
+    rows: np.ndarray, values: np.ndarray, targets: np.ndarray, windows: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """One prediction a record, rows ascending: those of the windows of a record are averaged."""
+    order = np.argsort(rows, kind="stable")
+    unique, first, count = np.unique(rows[order], return_index=True, return_counts=True)
+    assert np.all(count <= windows[unique]), "a record was predicted twice"
+    if count.max() == 1:
+        return unique, values[order], targets[order]
+    # Pieces of an answer cannot be averaged: the first window speaks.
+    merged = values[order][first]
+    if np.issubdtype(values.dtype, np.floating):
+        total = np.add.reduceat(values[order].astype(np.float64), first, axis=0)
+        merged = (total / count.reshape(-1, *[1] * (values.ndim - 1))).astype(values.dtype)
+    return unique, merged, targets[order][first]
 
 
 def _cut(values: np.ndarray, namespaces: Sequence[Namespace], index: int) -> np.ndarray:
@@ -96,6 +113,12 @@ def _cut(values: np.ndarray, namespaces: Sequence[Namespace], index: int) -> np.
         return values
     start = sum(widths[:index])
     return values[..., start : start + widths[index]]
+
+
+def _cut_targets(targets: np.ndarray, namespace: Namespace) -> np.ndarray:
+    """The places of one namespace in targets padded to the widest one; classes stay as they are."""
+    wide = targets.ndim > 1 and len(namespace.class_names) > 0
+    return targets[..., : len(namespace.class_names)] if wide else targets
 
 
 class Predictor:

@@ -12,22 +12,32 @@ from typing import Any
 import jax
 import numpy as np
 
+from multimed_jax.aligned import words_of
 from multimed_jax.config import RunConfig
 from multimed_jax.data.loader import EvalLoader, TrainLoader
 from multimed_jax.data.packing import Layout, make_layout
 from multimed_jax.data.record_cache import CacheBudget, CachedRecords
 from multimed_jax.data.sizes import Sizes, load_sizes
-from multimed_jax.data.sources import DataSource, namespaces, open_source
+from multimed_jax.data.sources import BuiltSource, DataSource, namespaces, open_source
 from multimed_jax.model import ModelSpec
 from multimed_jax.optim import make_optimizer, make_schedule, make_weighting
 from multimed_jax.sharding import (
     batch_sharding,
     check_lanes,
     make_mesh,
+    replicated,
     state_shardings,
 )
-from multimed_jax.steps import Metrics, make_predict_step, make_state, make_train_step
-from multimed_jax.types import Batch, Namespace, TrainState, UserError
+from multimed_jax.specs import ModalitySpec, Namespace, read_stream
+from multimed_jax.steps import (
+    Metrics,
+    make_embed_step,
+    make_predict_step,
+    make_state,
+    make_text_step,
+    make_train_step,
+)
+from multimed_jax.types import Batch, TrainState, UserError
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +61,8 @@ class Run:
         init: () -> a fresh sharded TrainState.
         train_step: compiled; takes the state for its own (donated).
         predict_step: compiled; (params, model_state, batch) -> predictions per task.
+        embed_step: compiled; (params, model_state, batch) -> aligned vectors per task.
+        text_step: compiled; (params, model_state, sub-word ids) -> aligned vectors of texts.
     """
 
     config: RunConfig
@@ -64,6 +76,8 @@ class Run:
     init: Callable[[], TrainState]
     train_step: Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
     predict_step: Callable[[Any, Any, Batch], dict[str, jax.Array]]
+    embed_step: Callable[[Any, Any, Batch], dict[str, jax.Array]]
+    text_step: Callable[[Any, Any, Any], jax.Array]
     learning_rates: Mapping[str, Callable[[int], Any]]
 
     def put(self, batch: Batch) -> Batch:
@@ -135,7 +149,15 @@ def make_run(config: RunConfig, workdir: Path) -> Run:
     if config.eval.validation_every_steps:
         names.append("validation")
     budget = CacheBudget(config.data.cache_mib)
-    splits = {name: _open_split(config, name, workdir, budget) for name in dict.fromkeys(names)}
+    opened = {name: _open_sources(config, name, budget) for name in dict.fromkeys(names)}
+    config = fit_modalities(config, opened["train"])
+    splits = {
+        name: SplitData(
+            sources,
+            tuple(load_sizes(s, config.modalities, config.tasks, workdir) for s in sources),
+        )
+        for name, sources in opened.items()
+    }
     train = splits["train"]
     spaces = {task.name: namespaces(train.sources, task.name) for task in config.tasks}
     for task, found in spaces.items():
@@ -147,18 +169,47 @@ def make_run(config: RunConfig, workdir: Path) -> Run:
     layout = make_layout(
         config, train.sources, train.sizes, [splits[n] for n in splits if n != "train"]
     )
-    spec = ModelSpec(config.model, config.modalities, config.tasks, spaces)
+    spec = ModelSpec(config.model, config.modalities, config.tasks, spaces, config.alignment)
+    check_spec(spec)
     return _compile(config, workdir, mesh, splits, layout, spec)
 
 
-def _open_split(config: RunConfig, split: str, workdir: Path, budget: CacheBudget) -> SplitData:
+def _open_sources(config: RunConfig, split: str, budget: CacheBudget) -> tuple[BuiltSource, ...]:
     opened = [open_source(s, config.data_dir, split) for s in config.data.sources]
-    sources = tuple(
+    return tuple(
         dataclasses.replace(source, records=CachedRecords(source.records, budget))
         for source in opened
     )
-    sizes = tuple(load_sizes(s, config.modalities, config.tasks, workdir) for s in sources)
-    return SplitData(sources, sizes)
+
+
+def fit_modalities(config: RunConfig, train: Sequence[DataSource]) -> RunConfig:
+    """The config with what modalities learn from the metadata of the training sources."""
+    metadata = [source.info.metadata for source in train]
+    fitted = tuple(
+        spec if spec.fit is None else spec.with_options(**_changes(spec, metadata))
+        for spec in config.modalities
+    )
+    return dataclasses.replace(config, modalities=fitted)
+
+
+def _changes(spec: ModalitySpec, metadata: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    assert spec.fit is not None
+    options = spec.fit(spec.options, metadata)
+    return {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}
+
+
+def check_spec(spec: ModelSpec) -> None:
+    """Raises UserError where a head has no stream to read, or two tasks write answers."""
+    for task in spec.tasks:
+        if task.reads:
+            read_stream(task, spec.streams)
+    writing = [task.name for task in spec.tasks if task.generates]
+    if len(writing) > 1:
+        raise UserError(
+            f"config.tasks has {' and '.join(writing)}; only one task may write answers"
+        )
+    if spec.alignment.weight > 0:
+        words_of(spec)
 
 
 def _compile(
@@ -194,6 +245,17 @@ def _compile(
         in_shardings=(shardings.params, shardings.model_state, packs),
         out_shardings=packs,
     )
+    embed = jax.jit(
+        make_embed_step(spec),
+        in_shardings=(shardings.params, shardings.model_state, packs),
+        out_shardings=packs,
+    )
+    whole = replicated(mesh)
+    text = jax.jit(
+        make_text_step(spec),
+        in_shardings=(shardings.params, shardings.model_state, whole),
+        out_shardings=whole,
+    )
     return Run(
         config=config,
         workdir=workdir,
@@ -206,6 +268,8 @@ def _compile(
         init=jax.jit(fresh, out_shardings=shardings),
         train_step=_in_mesh(mesh, step),
         predict_step=_in_mesh(mesh, predict),
+        embed_step=_in_mesh(mesh, embed),
+        text_step=_in_mesh(mesh, text),
         learning_rates={
             group: make_schedule(schedule, config.num_steps)
             for group, schedule in config.optim.learning_rate.items()

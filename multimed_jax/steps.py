@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
+from multimed_jax.aligned import alignment_loss, bank_of, embed_slots, embed_texts
+from multimed_jax.answers import generating_task, predict_with_answers
 from multimed_jax.config import RunConfig
 from multimed_jax.layers.slot_loss import denominators, mean_loss, numerators
 from multimed_jax.model import Model, ModelSpec
@@ -57,18 +59,26 @@ def make_train_step(
     step counts, and `metrics["skipped"]` is 1.
     """
     graphdef = graph_of(spec)
+    aligned = config.alignment.weight > 0
+    bank = bank_of(spec) if aligned else None
 
     def microbatch_loss(params, model_state, batch: Batch, lambdas, totals):
         model = nnx.merge(graphdef, params, model_state)
-        outputs = model(batch)
-        loss, table = 0.0, {}
+        states, present, parts = model.encode(batch)
+        outputs = model.read(batch, states, present, parts)
+        loss, table, contrast = 0.0, {}, jnp.zeros(())
         for row, task in enumerate(spec.tasks):
             slots = batch.targets[task.name]
             per_slot = task.loss_fn(outputs[task.name], slots, spec.namespaces[task.name])
             table[task.name] = mean_loss(numerators(per_slot, slots), totals[task.name])
             loss += jnp.dot(lambdas[row], table[task.name])
+        if bank is not None:
+            # A contrast needs other samples: with microbatches it is that of each, averaged.
+            contrast = alignment_loss(model, bank, batch, states, present)
+            contrast /= config.optim.accumulate
+            loss += config.alignment.weight * contrast
         rest = nnx.to_pure_dict(nnx.state(model, nnx.Not(nnx.Param)))
-        return loss, (table, rest)
+        return loss, (table, contrast, rest)
 
     gradient = jax.value_and_grad(microbatch_loss, has_aux=True)
 
@@ -79,22 +89,24 @@ def make_train_step(
             return gradient(state.params, state.model_state, batch, lambdas, totals)
 
         def body(carry, micro):
-            (loss, (table, rest)), grads = gradient(state.params, carry[1], micro, lambdas, totals)
-            sums = jax.tree.map(jnp.add, carry[0], (loss, table, grads))
+            (loss, (*losses, rest)), grads = gradient(
+                state.params, carry[1], micro, lambdas, totals
+            )
+            sums = jax.tree.map(jnp.add, carry[0], (loss, losses, grads))
             return (sums, rest), None
 
         shapes = jax.eval_shape(
             gradient, state.params, state.model_state, _microbatch(batch, parts, 0), lambdas, totals
         )
-        (loss, (table, _)), grads = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-        carry = ((loss, table, grads), state.model_state)
+        (loss, (*losses, _)), grads = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+        carry = ((loss, losses, grads), state.model_state)
         split = jax.tree.map(lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1), batch)
-        ((loss, table, grads), rest), _ = jax.lax.scan(body, carry, split)
-        return (loss, (table, rest)), grads
+        ((loss, losses, grads), rest), _ = jax.lax.scan(body, carry, split)
+        return (loss, (*losses, rest)), grads
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         totals = {name: denominators(slots) for name, slots in batch.targets.items()}
-        (loss, (table, rest)), grads = accumulate(state, batch, totals)
+        (loss, (table, contrast, rest)), grads = accumulate(state, batch, totals)
         norm = optax.tree.norm(grads)
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
@@ -123,6 +135,8 @@ def make_train_step(
             "task_loss": table,
             "task_weight": totals,
         }
+        if aligned:
+            metrics["alignment_loss"] = contrast
         return new, metrics
 
     return train_step
@@ -136,14 +150,44 @@ def _microbatch(batch: Batch, parts: int, index: int) -> Batch:
 def make_predict_step(spec: ModelSpec) -> Callable[[Any, Any, Batch], dict[str, jax.Array]]:
     """(params, model_state, batch) -> predictions of every task at its slots, [P, K, ...]."""
     graphdef = graph_of(spec)
+    generating = generating_task(spec)
 
     def predict_step(params, model_state, batch: Batch) -> dict[str, jax.Array]:
-        outputs = nnx.merge(graphdef, params, model_state)(batch)
-        return {
-            task.name: task.predict(
-                outputs[task.name], batch.targets[task.name], spec.namespaces[task.name]
-            )
-            for task in spec.tasks
-        }
+        model = nnx.merge(graphdef, params, model_state)
+
+        def predict(batch: Batch) -> dict[str, jax.Array]:
+            outputs = model(batch)
+            return {
+                task.name: task.predict(
+                    outputs[task.name], batch.targets[task.name], spec.namespaces[task.name]
+                )
+                for task in spec.tasks
+            }
+
+        if generating is None:
+            return predict(batch)
+        return predict_with_answers(predict, batch, generating, spec)
 
     return predict_step
+
+
+def make_embed_step(spec: ModelSpec) -> Callable[[Any, Any, Batch], dict[str, jax.Array]]:
+    """(params, model_state, batch) -> aligned unit vectors at every task's slots, [P, K, E]."""
+    graphdef = graph_of(spec)
+
+    def embed_step(params, model_state, batch: Batch) -> dict[str, jax.Array]:
+        model = nnx.merge(graphdef, params, model_state)
+        states, present, _ = model.encode(batch)
+        return embed_slots(model, batch, states, present)
+
+    return embed_step
+
+
+def make_text_step(spec: ModelSpec) -> Callable[[Any, Any, jax.Array], jax.Array]:
+    """(params, model_state, ids [B, W]) -> aligned unit vectors of texts, [B, E]."""
+    graphdef = graph_of(spec)
+
+    def text_step(params, model_state, ids: jax.Array) -> jax.Array:
+        return embed_texts(nnx.merge(graphdef, params, model_state), ids)
+
+    return text_step

@@ -46,9 +46,10 @@ def train_and_evaluate(config: RunConfig, workdir: Path) -> int:
     """
     _make_folder(workdir)
     with lock_workdir(workdir), stop_on_signals() as stop:
-        if (workdir / "manifest.json").exists():
-            check_same_run(read_manifest(workdir / "manifest.json"), config)
         run = make_run(config, workdir)
+        if (workdir / "manifest.json").exists():
+            # After what modalities learn from train, which the manifest holds as well.
+            check_same_run(read_manifest(workdir / "manifest.json"), run.config)
         _write_manifest(run)
         checkpoints = Checkpoints(workdir / "checkpoints", config.checkpoint.keep)
         try:
@@ -223,6 +224,8 @@ def _scalars(run: Run, step: int, metrics: dict) -> dict[str, float]:
         ):
             if weight > 0:
                 values[f"loss/{task}/{modality.name}"] = float(loss)
+    if "alignment_loss" in metrics:
+        values["loss/alignment"] = float(metrics["alignment_loss"])
     for group, schedule in run.learning_rates.items():
         values[f"learning_rate/{group}"] = float(schedule(step - 1))
     return values

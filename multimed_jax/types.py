@@ -20,7 +20,7 @@ A pack with G=2 rows of T=8, three segments (a=1, b=2, c=3), streams x (xray) an
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 import jax
@@ -99,12 +99,20 @@ class Example:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TokenGrid:
-    """Rows of one width. Stream ids count from 1 in the order of the streams; 0 is padding."""
+    """Rows of one width. Stream ids count from 1 in the order of the streams; 0 is padding.
+
+    A token sees the tokens of its segment whose `order` does not exceed its own: an image i and a
+    question q are seen by all, the pieces of an answer only by themselves and later pieces.
+
+        segment  1 1 1 1 1 1 1      tokens  i i q q a a a
+        order    0 0 0 0 1 2 3
+    """
 
     stream_ids: Int[Array, "P G T"]
     segment_ids: Int[Array, "P G T"]
     positions: Int[Array, "P G T"]  # index of the token inside its segment
     stream_index: Int[Array, "P G T"]  # which part of the stream the token shows
+    order: Int[Array, "P G T"]  # 0, or the place in an answer, from 1
 
 
 @jax.tree_util.register_dataclass
@@ -120,12 +128,33 @@ class StreamBatch:
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
+class SegmentParts:
+    """The parts of one stream in the segments of a task's slots, for heads that read them.
+
+    L is `StreamSpec.max_parts`; parts lie in the order of the sample, padding behind them.
+
+    Attributes:
+        states: of the parts' tokens after the trunk; 0 where `mask` is False.
+        parts: what the tokens show; 0 where `mask` is False.
+        coords: of the parts.
+        mask: where there is a part.
+    """
+
+    states: Float[Array, "P K L D"]
+    parts: Shaped[Array, "P K L *patch_shape"]
+    coords: Float[Array, "P K L A"]
+    mask: Bool[Array, "P K L"]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
 class TargetSlots:
     """The targets of one task. `weight` 0 marks an empty slot (its segment is 0).
 
     Attributes:
         segment: the segment that carries the task.
-        value: class index inside its namespace, or the task's own target array.
+        value: class index inside its namespace, or the task's own target array; what is not
+            known in it is -1 (integers) or NaN (floats).
         weight: weight of the target in losses and metrics.
         namespace: index into the task's namespaces (see `Namespace`).
         modality_share: 1/|M| for each modality the sample has, before any dropout; rows sum to 1.
@@ -148,6 +177,8 @@ class Batch:
         streams: stream name -> parts.
         targets: task name -> slots.
         record: (source index, row) of segment s at [p, s - 1]; (-1, -1) where unused.
+        partner: the other segment of a sample that was split in two for alignment, at [p, s - 1];
+            0 where the sample is whole.
         cursor: the data state (window, pack) of each lane after this batch.
     """
 
@@ -155,125 +186,8 @@ class Batch:
     streams: dict[str, StreamBatch]
     targets: dict[str, TargetSlots]
     record: Int[Array, "P S 2"]
+    partner: Int[Array, "P S"]
     cursor: Int[Array, "P 2"]
-
-
-# ---------------------------------------------------------------------- extension points
-
-
-@dataclasses.dataclass(frozen=True)
-class StreamSpec:
-    """One kind of token of a modality, such as `mri.slice`."""
-
-    name: str
-    modality: str
-    patch_shape: tuple[int, ...]
-    num_axes: int
-    dtype: str  # NumPy name of the parts' dtype
-
-
-@dataclasses.dataclass(frozen=True)
-class ModalitySpec:
-    """A modality: everything the rest of the package needs to know of it.
-
-    Attributes:
-        name: canonical record key, such as "mri".
-        id: stable number (table in docs/modalities.md); never depends on the config's order.
-        spec: where this object lives, `module:SPEC`; what a stored run names.
-        options: frozen dataclass of the geometry (side, patch, limits); see `with_options`.
-        make_streams: options -> the streams that this modality owns.
-        count: (record, options) -> exact number of parts per stream, without decoding payloads;
-            empty where the record lacks the modality. Over-long inputs are already cut.
-        decode: (record, options, rng) -> parts per stream. `rng` is None at evaluation; the
-            number of parts never depends on it.
-        make_tokenizer: (stream, d_model, options, rngs) -> nnx module, StreamBatch -> [P, N, D].
-        features: (record, options) -> fixed-length float32 vector for the logistic baseline.
-        preview: (record, options) -> what a person sees of the record.
-    """
-
-    name: str
-    id: int
-    spec: str
-    options: Any
-    make_streams: Callable[[Any], tuple[StreamSpec, ...]]
-    count: Callable[[Record, Any], dict[str, int]]
-    decode: Callable[[Record, Any, np.random.Generator | None], dict[str, Parts]]
-    make_tokenizer: Callable[..., Any]
-    features: Callable[[Record, Any], Float[np.ndarray, "F"]]  # noqa: F821
-    preview: Callable[[Record, Any], Preview]
-
-    @property
-    def streams(self) -> tuple[StreamSpec, ...]:
-        return self.make_streams(self.options)
-
-    def with_options(self, **changes: Any) -> ModalitySpec:
-        """A copy with other geometry. Raises UserError for a name the options do not have."""
-        accepted = [field.name for field in dataclasses.fields(self.options)]
-        for name in changes:
-            if name not in accepted:
-                raise UserError(
-                    f"modality {self.name!r} has no option {name!r}; it has: {', '.join(accepted)}"
-                )
-        options = dataclasses.replace(self.options, **changes)
-        return dataclasses.replace(self, options=options)
-
-
-@dataclasses.dataclass(frozen=True)
-class Namespace:
-    """The label space of one source for one task: one head leaf.
-
-    Attributes:
-        name: the source's namespace, such as "kermany_chest_xray".
-        class_names: in label order; empty for regression.
-        class_counts: of the training split, for logit adjustment and the majority baseline.
-    """
-
-    name: str
-    class_names: tuple[str, ...]
-    class_counts: tuple[int, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class TaskSpec:
-    """A task: its target, head, loss and metrics.
-
-    Attributes:
-        name: such as "tumor"; the record holds its target at record["targets"][name].
-        spec: where this object lives, `module:SPEC`.
-        target_shape: shape of one target; () for a class index.
-        target_dtype: "int32" for classes (-1 where the record has none), "float32" otherwise
-            (NaN where it has none).
-        make_head: (d_model, namespaces, rngs) -> nnx module, [..., D] states -> outputs.
-        loss_fn: (outputs [P, K, ...], slots, namespaces) -> per-slot loss [P, K], not yet
-            weighted; `optim.weighting` alone applies weight, denominator and lambda.
-        predict: (outputs [P, K, ...], slots, namespaces) -> per-slot predictions [P, K, ...]
-            (class probabilities, zero outside the slot's namespace; or values in target units).
-        metrics: (predictions [n, ...], targets [n, ...]) -> {metric: value}, one namespace at a
-            time, predictions already cut to it.
-        primary_metric: the table's figure, a key of `metrics`.
-    """
-
-    name: str
-    spec: str
-    target_shape: tuple[int, ...]
-    target_dtype: str
-    make_head: Callable[..., Any]
-    loss_fn: Callable[..., Float[jax.Array, "P K"]]
-    predict: Callable[..., Float[jax.Array, "P K *out"]]
-    metrics: Callable[[np.ndarray, np.ndarray], dict[str, float]]
-    primary_metric: str
-
-
-@dataclasses.dataclass(frozen=True)
-class SourceInfo:
-    """What the metadata of a built dataset says, as the model and the evaluators need it."""
-
-    name: str  # as in the config: "brain_tumor_mri/native:1.0.0"
-    namespace: str
-    class_names: Mapping[str, tuple[str, ...]]  # task -> names in label order
-    content_hash: str
-    interval_unit: str  # "group", or "sample" when splits are within_group
-    metadata: Mapping[str, Any]
 
 
 @jax.tree_util.register_dataclass

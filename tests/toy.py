@@ -10,17 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from multimed_jax.types import (
-    Batch,
-    ModalitySpec,
-    Parts,
-    Preview,
-    StreamBatch,
-    StreamSpec,
-    TargetSlots,
-    TaskSpec,
-    TokenGrid,
-)
+from multimed_jax.specs import ModalitySpec, StreamSpec, TaskSpec
+from multimed_jax.types import Batch, Parts, Preview, StreamBatch, TargetSlots, TokenGrid
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,7 +125,9 @@ def pack(
                     share[0, segment - 1, number - 1] = 1
     share /= share.sum(-1, keepdims=True)
     batch = Batch(
-        grids=(TokenGrid(grid["stream"], grid["segment"], grid["pos"], grid["index"]),),
+        grids=(
+            TokenGrid(grid["stream"], grid["segment"], grid["pos"], grid["index"], 0 * grid["pos"]),
+        ),
         streams={
             s.name: StreamBatch(parts[s.name], coords[s.name], owner[s.name], owner[s.name])
             for s in streams
@@ -149,6 +142,7 @@ def pack(
             )
         },
         record=np.zeros((1, num_segments, 2), np.int32),
+        partner=np.zeros((1, num_segments), np.int32),
         cursor=np.zeros((1, 2), np.int32),
     )
     return jax.tree.map(lambda x: np.repeat(x, packs, axis=0), batch)

@@ -2,37 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 
 import numpy as np
+from jaxtyping import Bool
 
+from multimed_jax.data.decode import Decoded, Decoder
 from multimed_jax.data.layout import Layout
 from multimed_jax.data.packing import PackPlan
-from multimed_jax.data.sizes import read_target
 from multimed_jax.data.sources import DataSource
-from multimed_jax.layers.decode_errors import DecodeError
-from multimed_jax.types import (
-    Batch,
-    ModalitySpec,
-    Namespace,
-    Parts,
-    Record,
-    StreamBatch,
-    TargetSlots,
-    TaskSpec,
-    TokenGrid,
-    UserError,
-)
-
-
-@dataclasses.dataclass(frozen=True)
-class Decoded:
-    """What a record gives to its segment."""
-
-    streams: Mapping[str, Parts]
-    targets: Mapping[str, np.ndarray]
+from multimed_jax.specs import ModalitySpec, Namespace, TaskSpec
+from multimed_jax.types import Batch, StreamBatch, TargetSlots, TokenGrid
 
 
 def assemble(
@@ -69,7 +50,7 @@ def assemble(
     Raises:
         UserError: where a record cannot be read, or does not have the size that was planned.
     """
-    decoder = _Decoder(layout, sources, modalities, tasks, seed, train)
+    decoder = Decoder(layout, sources, modalities, tasks, seed, train)
     jobs = [(plan, i) for plan in plans if plan is not None for i in range(len(plan.g))]
     decoded = iter(pool.map(decoder, jobs) if pool else map(decoder, jobs))
     batch = empty_batch(layout, cursor)
@@ -83,13 +64,12 @@ def assemble(
                 on_undecodable(int(source), int(row), found)
             segments.append(None if isinstance(found, str) else found)
         good = np.array([segment is not None for segment in segments])
-        _lay_tokens(batch, p, plan, good)
+        _lay_tokens(batch, p, plan, segments, layout)
         _lay_parts(batch, p, plan, segments, layout)
+        _lay_partners(batch, p, plan, good)
         for number, task in enumerate(tasks):
             index_of = [_namespace_index(source, namespaces[task.name]) for source in sources]
             _lay_targets(batch.targets[task.name], p, plan, segments, number, task, index_of)
-        pairs = np.stack([plan.samples.source, plan.samples.row], axis=1)
-        batch.record[p, : len(good)] = np.where(good[:, None], pairs, -1)
     return batch
 
 
@@ -110,16 +90,17 @@ def empty_batch(layout: Layout, cursor: np.ndarray) -> Batch:
         slots = (packs, layout.slot_budgets[task.name])
         targets[task.name] = TargetSlots(
             segment=np.zeros(slots, np.int32),
-            value=np.zeros((*slots, *task.target_shape), task.target_dtype),
+            value=np.zeros((*slots, *layout.target_shapes[task.name]), task.target_dtype),
             weight=np.zeros(slots, np.float32),
             namespace=np.zeros(slots, np.int32),
             modality_share=np.zeros((*slots, len(layout.modality_names)), np.float32),
         )
     return Batch(
-        grids=(TokenGrid(*(np.zeros(grid, np.int32) for _ in range(4))),),
+        grids=(TokenGrid(*(np.zeros(grid, np.int32) for _ in range(5))),),
         streams=streams,
         targets=targets,
         record=np.full((packs, layout.segments, 2), -1, np.int32),
+        partner=np.zeros((packs, layout.segments), np.int32),
         cursor=cursor,
     )
 
@@ -127,85 +108,38 @@ def empty_batch(layout: Layout, cursor: np.ndarray) -> Batch:
 # ------------------------------------------------------------------------------- internals
 
 
-@dataclasses.dataclass(frozen=True)
-class _Decoder:
-    """Reads and decodes the record of one segment of a plan."""
-
-    layout: Layout
-    sources: Sequence[DataSource]
-    modalities: Sequence[ModalitySpec]
-    tasks: Sequence[TaskSpec]
-    seed: int
-    train: bool
-
-    def __call__(self, job: tuple[PackPlan, int]) -> Decoded | str:
-        """The decoded record, or the reason why it cannot be decoded."""
-        plan, index = job
-        source, row = self.sources[plan.samples.source[index]], int(plan.samples.row[index])
-        where = f"record {row} of {source.info.name!r}"
-        record = source[row]
-        counts = plan.samples.tokens[index].tolist()
-        planned = {s.name: n for s, n in zip(self.layout.streams, counts, strict=True) if n}
-        try:
-            streams = self._streams(record, planned, int(plan.samples.draw[index]))
-        except DecodeError as error:
-            return str(error)
-        except Exception as error:
-            error.add_note(f"while decoding {where}")
-            raise
-        found = {name: len(parts.parts) for name, parts in streams.items()}
-        carried = [
-            t for t, has in zip(self.tasks, plan.samples.has_target[index], strict=True) if has
-        ]
-        targets = {task.name: read_target(record, task) for task in carried}
-        if found != planned or any(value is None for value in targets.values()):
-            raise UserError(
-                f"{where} has tokens {found} where its sizes say {planned} (targets: "
-                f"{', '.join(targets)}): its sizes are stale, delete them"
-            )
-        return Decoded(streams, {k: v for k, v in targets.items() if v is not None})
-
-    def _streams(self, record: Record, planned: Mapping[str, int], draw: int) -> dict[str, Parts]:
-        streams: dict[str, Parts] = {}
-        for modality in self.modalities:
-            names = [stream.name for stream in modality.streams if stream.name in planned]
-            if not names:
-                continue
-            rng = None
-            if self.train:
-                # Philox: other words in key or counter give independent streams.
-                key = np.array([self.seed & 0xFFFFFFFFFFFFFFFF, draw], np.uint64)
-                counter = np.array([0, 0, 0, modality.id], np.uint64)
-                rng = np.random.Generator(np.random.Philox(key=key, counter=counter))
-            found = modality.decode(record, modality.options, rng)
-            streams |= {name: found[name] for name in names if name in found}
-        return streams
-
-
-def _lay_tokens(batch: Batch, p: int, plan: PackPlan, good: np.ndarray) -> None:
+def _lay_tokens(
+    batch: Batch, p: int, plan: PackPlan, segments: Sequence[Decoded | None], layout: Layout
+) -> None:
     tokens = plan.samples.tokens
     num_segments, num_streams = tokens.shape
     total = tokens.sum(axis=1)
     first = np.repeat(np.cumsum(total) - total, total)
     position = np.arange(total.sum()) - first
-    segment = np.repeat(np.arange(num_segments), total)
+    sample = np.repeat(np.arange(num_segments), total)
     stream = np.repeat(np.tile(np.arange(num_streams), num_segments), tokens.reshape(-1))
     part = np.empty(len(stream), np.int64)
     for s in range(num_streams):
         here = stream == s
         part[here] = np.arange(here.sum())
-    shown = good[segment]
+    is_words = np.array(layout.is_words)[stream]
+    segment = np.where(is_words, plan.word_segment[sample], sample + 1)
+    shown = np.array([found is not None for found in segments])[sample]
     grid = batch.grids[0]
-    where = p, plan.g[segment][shown], (plan.start[segment] + position)[shown]
+    where = p, plan.g[sample][shown], (plan.start[sample] + position)[shown]
     grid.stream_ids[where] = stream[shown] + 1
-    grid.segment_ids[where] = segment[shown] + 1
+    grid.segment_ids[where] = segment[shown]
     grid.positions[where] = position[shown]
     grid.stream_index[where] = part[shown]
+    runs = tokens.reshape(-1)
+    place = np.arange(len(stream)) - np.repeat(np.cumsum(runs) - runs, runs) + 1
+    grid.order[where] = np.where(np.array(layout.is_answers)[stream], place, 0)[shown]
 
 
 def _lay_parts(
     batch: Batch, p: int, plan: PackPlan, segments: Sequence[Decoded | None], layout: Layout
 ) -> None:
+    words = plan.word_segment
     for s, stream in enumerate(layout.streams):
         out = batch.streams[stream.name]
         ends = np.cumsum(plan.samples.tokens[:, s]).tolist()
@@ -217,9 +151,19 @@ def _lay_parts(
             found = segment.streams[stream.name]
             out.parts[p, begin:end] = found.parts
             out.coords[p, begin:end] = found.coords
-            out.segment[p, begin:end] = i + 1
+            out.segment[p, begin:end] = words[i] if layout.is_words[s] else i + 1
             out.item[p, begin:end] = found.item + (items + 1)
             items += int(found.item.max()) + 1
+
+
+def _lay_partners(batch: Batch, p: int, plan: PackPlan, good: Bool[np.ndarray, "k"]) -> None:
+    """Writes which record each segment shows, and its other half."""
+    own = np.arange(1, len(good) + 1)
+    pairs = np.stack([plan.samples.source, plan.samples.row], axis=1)
+    for segment, partner in ((own, plan.word_segment), (plan.word_segment, own)):
+        batch.record[p, segment[good] - 1] = pairs[good]
+        halved = good & plan.samples.split
+        batch.partner[p, segment[halved] - 1] = partner[halved]
 
 
 def _lay_targets(
@@ -238,10 +182,18 @@ def _lay_targets(
             continue
         present = plan.samples.present[i]
         out.segment[p, k] = i + 1
-        out.value[p, k] = segment.targets[task.name]
+        _write_padded(out.value[p], k, segment.targets[task.name])
         out.weight[p, k] = 1.0
         out.namespace[p, k] = index_of[int(plan.samples.source[i])]
         out.modality_share[p, k] = present / present.sum()
+
+
+def _write_padded(out: np.ndarray, k: int, value: np.ndarray) -> None:
+    """Writes a target that may be smaller than its slot; the rest is not known (-1 or NaN)."""
+    if out.ndim > 1:
+        out[k] = -1 if np.issubdtype(out.dtype, np.integer) else np.nan
+    value = value[tuple(slice(n) for n in out.shape[1:])]
+    out[(k, *(slice(n) for n in value.shape))] = value
 
 
 def _namespace_index(source: DataSource, namespaces: Sequence[Namespace]) -> int:

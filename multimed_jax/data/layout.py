@@ -12,8 +12,19 @@ from jaxtyping import Float, Int
 
 from multimed_jax.config import RunConfig
 from multimed_jax.data.sizes import Sizes
-from multimed_jax.data.sources import DataSource
-from multimed_jax.types import ModalitySpec, StreamSpec, TaskSpec, UserError
+from multimed_jax.data.sources import DataSource, namespaces
+from multimed_jax.specs import (
+    ANSWERS,
+    READ_PARTS,
+    WIDEST_NAMESPACE,
+    WORDS,
+    ModalitySpec,
+    Namespace,
+    StreamSpec,
+    TaskSpec,
+    read_stream,
+)
+from multimed_jax.types import UserError
 
 _MULTIPLE = 8
 # Records of a source that its mean shares are taken from; the largest record is looked for in all.
@@ -44,6 +55,7 @@ class Layout:
         stream_budgets: stream -> N.
         slot_budgets: task -> K.
         segments: S.
+        target_shapes: task -> shape of one target.
     """
 
     streams: tuple[StreamSpec, ...]
@@ -56,6 +68,17 @@ class Layout:
     stream_budgets: Mapping[str, int]
     slot_budgets: Mapping[str, int]
     segments: int
+    target_shapes: Mapping[str, tuple[int, ...]]
+
+    @property
+    def is_words(self) -> tuple[bool, ...]:
+        """Which streams hold words."""
+        return tuple(stream.kind == WORDS for stream in self.streams)
+
+    @property
+    def is_answers(self) -> tuple[bool, ...]:
+        """Which streams hold the places of answers."""
+        return tuple(stream.kind == ANSWERS for stream in self.streams)
 
     @functools.cached_property
     def budgets(self) -> Int[np.ndarray, "D"]:
@@ -115,7 +138,7 @@ def make_layout(
         [_largest(source, size, streams, data.row_width) for source, size in every], axis=0
     )
     # Budgets hold whole records: half a record more would stay unused.
-    tokens, typical, targets = _means(config, sizes, np.array(stream_modality))
+    tokens, typical, targets, pairs = _means(config, sizes, streams, np.array(stream_modality))
     samples_per_pack = data.rows * data.row_width / tokens.sum()
     wanted = tokens * samples_per_pack * data.stream_slack
     whole = np.ceil(wanted / np.maximum(typical, 1)) * typical
@@ -140,8 +163,22 @@ def make_layout(
         slot_budgets={
             t.name: _round_up(m * slack) for t, m in zip(config.tasks, targets, strict=True)
         },
-        segments=_round_up(slack),
+        segments=_round_up(slack * (1 + config.alignment.split_rate * pairs)),
+        target_shapes={
+            task.name: target_shape(task, namespaces(sources, task.name), streams)
+            for task in config.tasks
+        },
     )
+
+
+def target_shape(
+    task: TaskSpec, spaces: Sequence[Namespace], streams: Sequence[StreamSpec]
+) -> tuple[int, ...]:
+    """Shape of one target of a task in this run."""
+    sizes = {WIDEST_NAMESPACE: max((len(space.class_names) for space in spaces), default=0)}
+    if task.reads:
+        sizes[READ_PARTS] = read_stream(task, streams).max_parts
+    return tuple(sizes[n] if n in sizes else n for n in task.target_shape)
 
 
 def stream_table(
@@ -182,16 +219,21 @@ def _largest(
 
 
 def _means(
-    config: RunConfig, sizes: Sequence[Sizes], stream_modality: Int[np.ndarray, "S"]
-) -> tuple[Float[np.ndarray, "S"], Float[np.ndarray, "S"], Float[np.ndarray, "tasks"]]:
+    config: RunConfig,
+    sizes: Sequence[Sizes],
+    streams: Sequence[StreamSpec],
+    stream_modality: Int[np.ndarray, "S"],
+) -> tuple[Float[np.ndarray, "S"], Float[np.ndarray, "S"], Float[np.ndarray, "tasks"], float]:
     """Means over the draws of the mixture, modality dropout taken into account.
 
     Returns:
-        Tokens by stream; tokens of the records that have the stream; number of targets by task.
+        Tokens by stream; tokens of the records that have the stream; number of targets by task;
+        share of records that have words and something else.
     """
     weights = np.array([source.weight for source in config.data.sources])
     weights = weights / weights.sum()
-    tokens, having, targets = [], [], []
+    tokens, having, targets, pairs = [], [], [], []
+    words = np.array([stream.kind == WORDS for stream in streams])
     for size in sizes:
         n = size.num_drawable
         rows = size.drawable_row(np.arange(0, n, max(1, n // _SAMPLED)))
@@ -205,6 +247,8 @@ def _means(
         tokens.append((count * kept[:, None]).mean(axis=0))
         having.append(((count > 0) * kept[:, None]).mean(axis=0))
         targets.append(size.has_target[rows].mean(axis=0))
+        pairs.append((count[:, words].any(axis=1) & count[:, ~words].any(axis=1)).mean())
     mean = weights @ np.array(tokens)
     share = weights @ np.array(having)
-    return mean, mean / np.maximum(share, 1e-12), weights @ np.array(targets)
+    typical = mean / np.maximum(share, 1e-12)
+    return mean, typical, weights @ np.array(targets), float(weights @ np.array(pairs))

@@ -23,7 +23,8 @@ from multimed_jax.data.packing import PackPlan
 from multimed_jax.data.sizes import Sizes
 from multimed_jax.data.sources import DataSource
 from multimed_jax.data.windows import TrainWindows, plan_every_record
-from multimed_jax.types import Batch, Namespace, UserError
+from multimed_jax.specs import Namespace
+from multimed_jax.types import Batch, UserError
 
 Plans = tuple[list[PackPlan | None], np.ndarray]  # one pack for each lane, the cursor after them
 

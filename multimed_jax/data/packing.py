@@ -43,6 +43,8 @@ class Samples:
         tokens: tokens of each stream that are shown (dropout and `keep` applied).
         has_target: tasks that the sample carries.
         present: modalities that the sample has before any dropout.
+        split: whether its words and its other streams are two segments (side by side in a row).
+        window: which window of a long record the sample shows, at evaluation.
     """
 
     source: Int[np.ndarray, "k"]
@@ -51,6 +53,8 @@ class Samples:
     tokens: Int[np.ndarray, "k S"]
     has_target: Bool[np.ndarray, "k tasks"]
     present: Bool[np.ndarray, "k M"]
+    split: Bool[np.ndarray, "k"]  # noqa: F821
+    window: Int[np.ndarray, "k"]  # noqa: F821
 
     def take(self, index: np.ndarray | slice) -> Samples:
         """The samples at some indices, in that order."""
@@ -65,12 +69,18 @@ class Samples:
 class PackPlan:
     """The segments of one pack, in the order of their first tokens (by g, then start).
 
-    Segment ids are 1 + the index here.
+    Segment ids are 1 + the index here; the words of samples that are split have ids behind these.
     """
 
     samples: Samples
     g: Int[np.ndarray, "k"]  # row of the grid
     start: Int[np.ndarray, "k"]  # first token slot in that row
+
+    @property
+    def word_segment(self) -> Int[np.ndarray, "k"]:  # noqa: F821
+        """Segment id of each sample's words."""
+        own = 1 + np.arange(len(self.g))
+        return np.where(self.samples.split, len(self.g) + np.cumsum(self.samples.split), own)
 
 
 def plan_window(samples: Samples, layout: Layout, rng: np.random.Generator) -> list[PackPlan]:
@@ -109,8 +119,8 @@ def plan_fill(plans: list[PackPlan], layout: Layout) -> dict[str, float]:
 def _fit(samples: Samples, layout: Layout) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(pack, row in the pack, first slot in the row) of every sample."""
     total = samples.tokens.sum(axis=1)
-    ones = np.ones((len(samples), 1), np.int64)
-    use = np.concatenate([samples.tokens, samples.has_target, ones], axis=1).astype(np.int64)
+    segments = 1 + samples.split[:, None]
+    use = np.concatenate([samples.tokens, samples.has_target, segments], axis=1).astype(np.int64)
     bound = (use.sum(axis=0) / layout.budgets).max()
     full = total.sum() / (layout.rows * layout.row_width)
     number = int(np.ceil(max(bound - 1e-9, full / _AIMED_FILL)))

@@ -5,6 +5,7 @@ A sidecar is made by one pass over the finished shards in on-disk order, and mem
     <dataset>[/<config>]/sizes-<content hash>-<spec hash>/<split>/tokens.npy  int32  [n, streams]
                                                                  has_target.npy bool [n, tasks]
                                                                  group.npy    uint64 [n]
+                                                                 windows.npy  int32  [n]
 
 The spec hash covers the modalities' options and the tasks, so a change of geometry makes another.
 """
@@ -28,7 +29,8 @@ from jaxtyping import Bool, Int, Int32, UInt64
 from multimed_jax.config_io import to_json
 from multimed_jax.data.sources import DataSource
 from multimed_jax.layers.decode_errors import DecodeError
-from multimed_jax.types import ModalitySpec, Record, TaskSpec, UserError
+from multimed_jax.specs import ModalitySpec, TaskSpec
+from multimed_jax.types import Parts, Record, UserError
 
 _NUM_CHECKED = 8
 _POLL_S = 0.2
@@ -42,11 +44,13 @@ class Sizes:
         tokens: tokens of each stream, in the order of the configured modalities' streams.
         has_target: whether the record carries each configured task that its source is used for.
         group: first 8 bytes of the SHA-256 of the record's group_id.
+        windows: samples that the record makes at evaluation (`specs.Windows`), mostly 1.
     """
 
     tokens: Int32[np.ndarray, "n S"]
     has_target: Bool[np.ndarray, "n tasks"]
     group: UInt64[np.ndarray, "n"]
+    windows: Int32[np.ndarray, "n"]
 
     @functools.cached_property
     def rows(self) -> Int[np.ndarray, "m"] | None:
@@ -121,7 +125,7 @@ def spec_hash(modalities: Sequence[ModalitySpec], tasks: Sequence[TaskSpec]) -> 
     """12 hex digits of all that the columns and counts depend on."""
     values = [
         [[m.spec, to_json(m.options), [s.name for s in m.streams]] for m in modalities],
-        [[t.name, t.target_dtype, list(t.target_shape)] for t in tasks],
+        [[t.name, t.target_dtype, list(t.target_shape), to_json(t)] for t in tasks],
     ]
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
 
@@ -132,8 +136,13 @@ def group_hash(group_id: str | bytes) -> int:
     return int.from_bytes(hashlib.sha256(text).digest()[:8], "big")
 
 
-def read_target(record: Record, task: TaskSpec) -> np.ndarray | None:
-    """The record's target of a task, or None where it has none (-1, or all NaN)."""
+def read_target(record: Record, task: TaskSpec, parts: Parts | None = None) -> np.ndarray | None:
+    """The record's target of a task, or None where it has none (all of it -1 or NaN).
+
+    `parts` are those of the stream that the task's head reads, once they are decoded.
+    """
+    if task.read_target is not None:
+        return task.read_target(record, parts)
     targets = record["targets"] if "targets" in record else {}
     if task.name not in targets or targets[task.name] is None:
         return None
@@ -146,14 +155,26 @@ def read_target(record: Record, task: TaskSpec) -> np.ndarray | None:
 # ------------------------------------------------------------------------------- internals
 
 
+@dataclasses.dataclass(frozen=True)
+class _RecordSize:
+    """What the sidecar says of one record."""
+
+    tokens: list[int]
+    has_target: list[bool]
+    group: int
+    windows: int
+
+
 def _count(
     source: DataSource, row: int, modalities: Sequence[ModalitySpec], tasks: Sequence[TaskSpec]
-) -> tuple[list[int], list[bool], int]:
+) -> _RecordSize:
     record = source[row]
-    tokens, targets = [], []
+    tokens, targets, windows = [], [], 1
     for modality in modalities:
         try:
             counts = modality.count(record, modality.options)
+            if counts and modality.windows is not None:
+                windows = max(windows, modality.windows.count(record, modality.options))
         except DecodeError as error:
             logging.warning("%s row %d is not read: %s", source.info.name, row, error)
             counts = {}
@@ -167,7 +188,7 @@ def _count(
                 f"record {row} of {source.info.name!r} has class {int(value)} of task "
                 f"{task.name!r}, which has {len(names)} classes"
             )
-    return tokens, targets, group_hash(record["group_id"])
+    return _RecordSize(tokens, targets, group_hash(record["group_id"]), windows)
 
 
 def _write(
@@ -185,9 +206,12 @@ def _write(
         tokens = create(temporary / "tokens.npy", "w+", np.int32, (n, num_streams))
         has_target = create(temporary / "has_target.npy", "w+", np.bool_, (n, len(tasks)))
         group = create(temporary / "group.npy", "w+", np.uint64, (n,))
+        windows = create(temporary / "windows.npy", "w+", np.int32, (n,))
         for row in range(n):
-            tokens[row], has_target[row], group[row] = _count(source, row, modalities, tasks)
-        for array in (tokens, has_target, group):
+            size = _count(source, row, modalities, tasks)
+            tokens[row], has_target[row] = size.tokens, size.has_target
+            group[row], windows[row] = size.group, size.windows
+        for array in (tokens, has_target, group, windows):
             array.flush()
         try:
             os.rename(temporary, folder)
@@ -215,7 +239,7 @@ def _load(folder: Path) -> Sizes:
     try:
         arrays = [
             np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
-            for name in ("tokens", "has_target", "group")
+            for name in ("tokens", "has_target", "group", "windows")
         ]
     except (OSError, ValueError) as error:
         raise UserError(f"the sizes in {folder} cannot be read ({error}); delete them") from error
@@ -225,7 +249,7 @@ def _load(folder: Path) -> Sizes:
 def _check(source, modalities, tasks, sizes: Sizes, folder: Path) -> None:
     """Counts a few rows again: a sidecar of other shards, or in another order, does not match."""
     n = len(source)
-    lengths = {len(sizes.tokens), len(sizes.has_target), len(sizes.group)}
+    lengths = {len(getattr(sizes, field.name)) for field in dataclasses.fields(sizes)}
     if lengths != {n}:
         raise UserError(
             f"the sizes in {folder} are stale: they are of {len(sizes.tokens)} records, "
@@ -233,9 +257,13 @@ def _check(source, modalities, tasks, sizes: Sizes, folder: Path) -> None:
         )
     rng = np.random.default_rng(n)
     for row in sorted(rng.choice(n, size=min(n, _NUM_CHECKED), replace=False).tolist()):
-        tokens, targets, group = _count(source, row, modalities, tasks)
-        same = sizes.tokens[row].tolist() == tokens and sizes.has_target[row].tolist() == targets
-        if not same or int(sizes.group[row]) != group:
+        stored = _RecordSize(
+            sizes.tokens[row].tolist(),
+            sizes.has_target[row].tolist(),
+            int(sizes.group[row]),
+            int(sizes.windows[row]),
+        )
+        if stored != _count(source, row, modalities, tasks):
             raise UserError(
                 f"the sizes in {folder} are stale: row {row} of {source.info.name!r} does not "
                 "match its record; delete them"

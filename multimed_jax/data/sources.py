@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from multimed_jax.config import SourceConfig
-from multimed_jax.types import Namespace, Record, SourceInfo, UserError
+from multimed_jax.specs import Namespace, SourceInfo
+from multimed_jax.types import Record, UserError
 
 _NAME = re.compile(
     r"(?P<dataset>[A-Za-z]\w*)(/(?P<config>[\w.\-]+))?(:(?P<version>\d+\.\d+\.\d+))?"
@@ -184,6 +185,7 @@ def namespaces(sources: Sequence[DataSource], task: str) -> tuple[Namespace, ...
         info = source.info
         names = info.class_names[task] if task in info.class_names else ()
         counts = source.train_class_counts[task] if task in source.train_class_counts else ()
+        stats = _train_stats(info, task)
         if info.namespace in merged:
             other, old = merged[info.namespace]
             if old.class_names != names:
@@ -192,12 +194,25 @@ def namespaces(sources: Sequence[DataSource], task: str) -> tuple[Namespace, ...
                     f"but not the classes of task {task!r}: {', '.join(old.class_names)} against "
                     f"{', '.join(names)}"
                 )
-            counts = tuple(a + b for a, b in zip(old.class_counts, counts, strict=True))
-        merged[info.namespace] = (info.name, Namespace(info.namespace, names, counts))
+            counts = _added(old.class_counts, counts)
+            stats = {name: _added(old.stats[name], sums) for name, sums in stats.items()}
+        merged[info.namespace] = (info.name, Namespace(info.namespace, names, counts, stats))
     return tuple(merged[name][1] for name in sorted(merged))
 
 
 # ------------------------------------------------------------------------------- internals
+
+
+def _added(first: tuple[Any, ...], second: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(a + b for a, b in zip(first, second, strict=True))
+
+
+def _train_stats(info: SourceInfo, task: str) -> dict[str, tuple[float, ...]]:
+    """Sums of a task's targets by column over train; empty where the task has classes."""
+    stats = info.metadata["target_stats"] if "target_stats" in info.metadata else {}
+    per_task = stats["train"] if "train" in stats else {}
+    columns = per_task[task] if task in per_task else {}
+    return {name: tuple(float(v) for v in values) for name, values in columns.items()}
 
 
 def _missing(kind: str, value: str, where: str, found: Any) -> UserError:

@@ -1,7 +1,12 @@
-"""Windows of samples before packing: drawn from the mixture, or every record of a split once."""
+"""Windows of samples before packing: drawn from the mixture, or every record of a split once.
+
+(A window of draws, here, is what is planned together; a long record has windows of its own, which
+`specs.Windows` describes: each is a sample.)
+"""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,7 +20,7 @@ from multimed_jax.data.sizes import Sizes
 from multimed_jax.types import UserError
 
 # Words that keep the random choices of one seed apart (1 and 2 are the mixture's).
-_DROPOUT, _SHUFFLE, _LIMIT = 3, 4, 5
+_DROPOUT, _SHUFFLE, _LIMIT, _SPLIT = 3, 4, 5, 6
 
 
 class TrainWindows:
@@ -33,6 +38,7 @@ class TrainWindows:
         samples = gather_samples(self._layout, self._sizes, source, row, draw)
         shown = drop_modalities(samples.present, draw, seed, self._config.data.modality_dropout)
         samples = show_modalities(samples, shown, self._layout)
+        samples = split_pairs(samples, self._layout, seed, self._config.alignment.split_rate)
         return plan_window(samples, self._layout, window_generator(seed, window))
 
 
@@ -44,6 +50,8 @@ def plan_every_record(
     limit: int | None = None,
 ) -> list[PackPlan]:
     """Packs that hold every drawable record of a split once (`limit` records of each source).
+
+    A record with windows is there once for each of them.
 
     Args:
         config: of the run.
@@ -61,13 +69,17 @@ def plan_every_record(
         rows = size.drawable_row(_limited(size.num_drawable, index, limit))
         present = modalities_of(layout, size.tokens[rows]) & kept
         rows = rows[present.any(axis=1)]
+        number = size.windows[rows]
+        window = np.arange(number.sum()) - np.repeat(np.cumsum(number) - number, number)
+        rows = np.repeat(rows, number)
         # Sources run side by side at even paces, so that every window has its part of each.
         pace = (np.arange(len(rows)) + 0.5) / max(1, len(rows))
-        order.append((np.full(len(rows), index), rows, pace))
-    source, row, pace = (np.concatenate(column) for column in zip(*order, strict=True))
+        order.append((np.full(len(rows), index), rows, window, pace))
+    source, row, window, pace = (np.concatenate(column) for column in zip(*order, strict=True))
     by_pace = np.lexsort((source, pace))
-    source, row = source[by_pace], row[by_pace]
+    source, row, window = source[by_pace], row[by_pace], window[by_pace]
     samples = gather_samples(layout, sizes, source, row, np.arange(len(row)))
+    samples = dataclasses.replace(samples, window=window)
     # What is not kept counts as absent, unlike what dropout hides.
     samples = show_modalities(samples, samples.present & kept, layout, hide=True)
     plans: list[PackPlan] = []
@@ -96,22 +108,40 @@ def gather_samples(
         tokens[here] = size.tokens[row[here]]
         has_target[here] = size.has_target[row[here]]
     present = modalities_of(layout, tokens)
-    return Samples(source, row, draw, tokens, has_target, present)
+    whole, first = np.zeros(len(row), bool), np.zeros(len(row), np.int64)
+    return Samples(source, row, draw, tokens, has_target, present, whole, first)
 
 
 def modalities_of(layout: Layout, tokens: Int[np.ndarray, "k S"]) -> Bool[np.ndarray, "k M"]:
-    """Which modalities have a token."""
+    """Which modalities have a token; the places of an answer are none."""
     member = np.array(layout.stream_modality)[:, None] == np.arange(len(layout.modality_names))
-    return (tokens > 0) @ member
+    return (tokens > 0) @ (member & ~np.array(layout.is_answers)[:, None])
 
 
 def show_modalities(
     samples: Samples, shown: Bool[np.ndarray, "k M"], layout: Layout, *, hide: bool = False
 ) -> Samples:
     """The samples with only some modalities' tokens; `hide` makes the others absent, too."""
-    tokens = np.where(shown[:, list(layout.stream_modality)], samples.tokens, 0)
+    visible = shown[:, list(layout.stream_modality)] | np.array(layout.is_answers)
+    tokens = np.where(visible, samples.tokens, 0)
     present = samples.present & shown if hide else samples.present
-    return Samples(samples.source, samples.row, samples.draw, tokens, samples.has_target, present)
+    return dataclasses.replace(samples, tokens=tokens, present=present)
+
+
+def split_pairs(samples: Samples, layout: Layout, seed: int, rate: float) -> Samples:
+    """Makes two segments of some samples that show words beside other parts.
+
+    A pure function of (seed, draw). A sample that asks for an answer stays whole: its question is
+    no description of its image.
+    """
+    if rate == 0:
+        return samples
+    words = np.array(layout.is_words)
+    pairs = samples.tokens[:, words].any(axis=1) & samples.tokens[:, ~words].any(axis=1)
+    asks = [number for number, task in enumerate(layout.tasks) if task.generates]
+    pairs &= ~samples.has_target[:, asks].any(axis=1)
+    chance = (hash_words(seed, _SPLIT, samples.draw) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    return dataclasses.replace(samples, split=pairs & (chance < rate))
 
 
 def drop_modalities(

@@ -12,6 +12,13 @@ a (modalities x, t) and b (modality x):
                               b x  . . . 1 1 .       . . . 1 1 .
                               b x  . . . 1 1 .       . . . 1 1 .
                               0 .  . . . . . 1       . . . . . 1
+
+The places of an answer (`TokenGrid.order` above 0) see all of their sample up to themselves,
+whatever the modality, and only later places see them: with two places after an image x
+
+    order     0 1 2           x 0  1 . .
+    modality  x t t           t 1  1 1 .
+                              t 2  1 1 1
 """
 
 from __future__ import annotations
@@ -25,12 +32,19 @@ MASKED_SCORE = -1e30
 
 
 def packed_mask(
-    segment_ids: Int[Array, "B T"], modality_ids: Int[Array, "B T"] | None = None
+    segment_ids: Int[Array, "B T"],
+    modality_ids: Int[Array, "B T"] | None = None,
+    order: Int[Array, "B T"] | None = None,
 ) -> Bool[Array, "B T T"]:
     """Which token may see which. With `modality_ids`, only its own modality of its own sample."""
     mask = segment_ids[:, :, None] == segment_ids[:, None, :]
     if modality_ids is not None:
-        mask &= modality_ids[:, :, None] == modality_ids[:, None, :]
+        same = modality_ids[:, :, None] == modality_ids[:, None, :]
+        if order is not None:
+            same |= order[:, :, None] > 0
+        mask &= same
+    if order is not None:
+        mask &= order[:, None, :] <= order[:, :, None]
     return mask
 
 

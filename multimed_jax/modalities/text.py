@@ -1,49 +1,38 @@
-"""Text (text.tokens): sub-word ids of a byte-level BPE (Sennrich et al. 2016; on bytes).
+"""Text (text.tokens), and the answer to a question (text.answer): sub-word ids of layers.subwords.
 
-Input: UTF-8 text of any script, as str or bytes. Output: one id per piece. The 256 bytes are pieces
-too, so nothing is unrepresentable; a byte that is no valid UTF-8 becomes the piece of that byte,
-and `to_bytes(encode(data)) == data` for any bytes. A special token written out in a text
-("<mask>") is text like any other. Case and white space are kept.
+Input: UTF-8 text of any script, as str or bytes. Output: one id per piece.
 
 Over-long text keeps its head and its tail; positions keep the gap:
 
     text        0 1 2 3 4 5 6 7 8 9        max_tokens = 4
     parts       0 1             8 9        coords 0 1 8 9
+
+A record that asks something (`answer`) has `max_answer` places behind its question, whatever the
+length of the answer, so that neither the plan nor the mask tells it. The piece at place k stands
+for what was said before place k; its state foretells the next piece. In training the places show
+the answer, at evaluation they are empty until the model fills them (`answers.py`):
+
+    answer      left lung            max_answer = 5
+    training    <begin> left lung <pad> <pad>        states foretell  left lung <end> . .
+    evaluation  <begin> <pad> <pad> <pad> <pad>
 """
 
 from __future__ import annotations
 
 import dataclasses
-import functools
-import importlib.resources
-import re
 
 import jax.numpy as jnp
 import numpy as np
-import tokenizers
 from flax import nnx
-from jaxtyping import Array, Float, Int
-from tokenizers import pre_tokenizers
+from jaxtyping import Array, Float
 
-from multimed_jax.types import (
-    ModalitySpec,
-    Parts,
-    Preview,
-    Record,
-    StreamBatch,
-    StreamSpec,
-    UserError,
-)
+from multimed_jax.layers.subwords import VOCABULARY_SIZE, encode, special_id
+from multimed_jax.specs import ANSWERS, WORDS, ModalitySpec, StreamSpec
+from multimed_jax.types import Parts, Preview, Record, StreamBatch, UserError
 
 NAME = "text"
 STREAM = "text.tokens"
-VOCABULARY = "text_bpe_4096.json"
-VOCABULARY_SIZE = 4096
-# Texts whose ids are kept: the sizes pass, the loader and the baselines ask for the same ones.
-CACHED_TEXTS = 4096
-# Bytes that are no valid UTF-8 travel as these code points ("surrogateescape", PEP 383).
-_ESCAPED = re.compile("([\udc80-\udcff]+)")
-_ESCAPE_OFFSET = 0xDC00
+ANSWER_STREAM = "text.answer"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,79 +41,22 @@ class TextOptions:
 
     Attributes:
         max_tokens: longer texts keep this many, half from the head and half from the tail.
+        max_answer: places for an answer and its end; longer answers are cut. 0 reads no answers.
     """
 
     max_tokens: int = 128
+    max_answer: int = 0
 
     def __post_init__(self):
-        """Raises UserError unless at least 1 token is kept."""
+        """Raises UserError unless at least 1 token is kept, and an answer has room for its end."""
         if self.max_tokens < 1:
             raise UserError(
                 f"modality {NAME!r} has max_tokens {self.max_tokens}; accepted: at least 1"
             )
-
-
-# ------------------------------------------------------------------------- text <-> ids
-
-
-@functools.cache
-def load_tokenizer() -> tokenizers.Tokenizer:
-    """The shipped tokenizer. Special tokens written out in a text are not special."""
-    folder = importlib.resources.files("multimed_jax.modalities.vocabulary")
-    tokenizer = tokenizers.Tokenizer.from_str((folder / VOCABULARY).read_text("utf-8"))
-    tokenizer.encode_special_tokens = True
-    assert tokenizer.get_vocab_size() == VOCABULARY_SIZE
-    return tokenizer
-
-
-def special_id(name: str) -> int:
-    """Id of `<pad>` (0), `<mask>`, `<begin>` or `<end>`."""
-    identity = load_tokenizer().token_to_id(name)
-    assert identity is not None, name
-    return identity
-
-
-@functools.cache
-def _byte_pieces() -> tuple[tuple[str, ...], dict[str, int]]:
-    """The visible character that stands for each byte in pieces, and its inverse.
-
-    Printable Latin-1 bytes stand for themselves, the others for the code points from 256 on; the
-    alphabet of the pre-tokenizer is checked to be the same.
-    """
-    printable = {*range(33, 127), *range(161, 173), *range(174, 256)}
-    others = iter(range(256, 512))
-    characters = tuple(chr(b if b in printable else next(others)) for b in range(256))
-    assert set(characters) == set(pre_tokenizers.ByteLevel.alphabet())
-    return characters, {character: byte for byte, character in enumerate(characters)}
-
-
-@functools.lru_cache(maxsize=CACHED_TEXTS)
-def encode(data: bytes) -> Int[np.ndarray, "n"]:
-    """Ids of all pieces of a text; empty for an empty text. Treat the array as read-only."""
-    tokenizer = load_tokenizer()
-    ids: list[int] = []
-    for index, span in enumerate(_ESCAPED.split(data.decode("utf-8", "surrogateescape"))):
-        if index % 2 == 0:
-            ids.extend(tokenizer.encode(span, add_special_tokens=False).ids)
-        else:
-            ids.extend(_byte_id(ord(escaped) - _ESCAPE_OFFSET) for escaped in span)
-    out = np.array(ids, np.int32)
-    out.flags.writeable = False
-    return out
-
-
-def _byte_id(byte: int) -> int:
-    identity = load_tokenizer().token_to_id(_byte_pieces()[0][byte])
-    assert identity is not None, byte
-    return identity
-
-
-def to_bytes(ids: Int[np.ndarray, "n"]) -> bytes:
-    """The text of the ids; special tokens vanish."""
-    tokenizer = load_tokenizer()
-    special = set(tokenizer.get_added_tokens_decoder())
-    pieces = (tokenizer.id_to_token(int(i)) for i in ids if int(i) not in special)
-    return bytes(_byte_pieces()[1][c] for piece in pieces if piece is not None for c in piece)
+        if self.max_answer < 0 or self.max_answer == 1:
+            raise UserError(
+                f"modality {NAME!r} has max_answer {self.max_answer}; accepted: 0, or at least 2"
+            )
 
 
 def record_bytes(record: Record) -> bytes:
@@ -138,18 +70,36 @@ def record_bytes(record: Record) -> bytes:
     return text.encode("utf-8", "surrogatepass") if isinstance(text, str) else bytes(text)
 
 
+def answer_bytes(record: Record) -> bytes:
+    """The UTF-8 answer of a record; empty where it asks nothing."""
+    value = record.get("answer")
+    if value is None:
+        return b""
+    text = value["text"]
+    return text.encode() if isinstance(text, str) else bytes(text)
+
+
 # ---------------------------------------------------------------------- the modality
 
 
 def make_streams(options: TextOptions) -> tuple[StreamSpec, ...]:
-    """One stream, one axis: position in the text."""
-    return (StreamSpec(STREAM, NAME, (), 1, "int32"),)
+    """Words and, where answers are read, their places; one axis: position in the text."""
+    words = StreamSpec(STREAM, NAME, (), 1, "int32", kind=WORDS, max_parts=options.max_tokens)
+    if not options.max_answer:
+        return (words,)
+    places = StreamSpec(
+        ANSWER_STREAM, NAME, (), 1, "int32", kind=ANSWERS, max_parts=options.max_answer
+    )
+    return words, places
 
 
 def count(record: Record, options: TextOptions) -> dict[str, int]:
-    """Pieces of the text, at most `max_tokens`."""
+    """Pieces of the text, at most `max_tokens`; all places where the record asks something."""
     number = min(len(encode(record_bytes(record))), options.max_tokens)
-    return {STREAM: number} if number else {}
+    if not number:
+        return {}
+    asks = bool(options.max_answer and answer_bytes(record))
+    return {STREAM: number} | ({ANSWER_STREAM: options.max_answer} if asks else {})
 
 
 def decode(
@@ -166,7 +116,17 @@ def decode(
         kept = np.concatenate([positions[:head], positions[len(ids) - tail :]])
         ids, positions = ids[kept], kept
     coords = positions[:, None].astype(np.float32)
-    return {STREAM: Parts(np.array(ids), coords, np.zeros(len(ids), np.int32))}
+    found = {STREAM: Parts(np.array(ids), coords, np.zeros(len(ids), np.int32))}
+    said = answer_bytes(record)
+    if options.max_answer and said:
+        places = np.full(options.max_answer, special_id("<pad>"), np.int32)
+        places[0] = special_id("<begin>")
+        if rng is not None:
+            shown = encode(said)[: options.max_answer - 1]
+            places[1 : 1 + len(shown)] = shown
+        after = positions[-1] + 1 + np.arange(options.max_answer, dtype=np.float32)[:, None]
+        found[ANSWER_STREAM] = Parts(places, after, np.zeros(len(places), np.int32))
+    return found
 
 
 class TokenEmbed(nnx.Module):

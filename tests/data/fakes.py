@@ -19,7 +19,8 @@ from multimed_jax.config import (
 )
 from multimed_jax.data.sizes import Sizes, load_sizes
 from multimed_jax.data.sources import DataSource, make_info, namespaces
-from multimed_jax.types import Batch, ModalitySpec, TaskSpec
+from multimed_jax.specs import ModalitySpec, TaskSpec
+from multimed_jax.types import Batch
 from tests.toy import make_toy_modality, make_toy_task
 
 A, B = make_toy_modality("a", 91, axes=2), make_toy_modality("b", 92)

@@ -15,7 +15,7 @@ from multimed_jax.types import UserError
 def sizes(n: int, undrawable: tuple[int, ...] = ()) -> Sizes:
     tokens = np.ones((n, 1), np.int32)
     tokens[list(undrawable)] = 0
-    return Sizes(tokens, np.ones((n, 1), bool), np.zeros(n, np.uint64))
+    return Sizes(tokens, np.ones((n, 1), bool), np.zeros(n, np.uint64), np.ones(n, np.int32))
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 36, 64, 65, 1000, 4097])

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from multimed_jax.data.packing import Layout, PackPlan, Samples, make_layout, plan_fill, plan_window
-from multimed_jax.types import StreamSpec, UserError
+from multimed_jax.specs import StreamSpec
+from multimed_jax.types import UserError
 from tests.data.fakes import A, B, FakeSource, make_setup
 from tests.toy import make_toy_task
 
@@ -16,7 +17,9 @@ from tests.toy import make_toy_task
 def make_samples(tokens: np.ndarray, has_target: np.ndarray) -> Samples:
     k = len(tokens)
     numbers = np.arange(k)
-    return Samples(numbers % 3, numbers, numbers + 1000, tokens, has_target, tokens > 0)
+    whole, first = np.zeros(len(numbers), bool), np.zeros(len(numbers), int)
+    present = tokens > 0
+    return Samples(numbers % 3, numbers, numbers + 1000, tokens, has_target, present, whole, first)
 
 
 def layout_for(
@@ -49,6 +52,7 @@ def layout_for(
             t.name: up(samples.has_target[:, i].mean() * per_pack) for i, t in enumerate(specs)
         },
         segments=up(per_pack),
+        target_shapes={t.name: () for t in specs},
     )
 
 

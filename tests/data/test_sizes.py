@@ -138,6 +138,7 @@ def test_it_lies_beside_the_version_folder_and_tells_specs_apart(tmp_path):
         "group.npy",
         "has_target.npy",
         "tokens.npy",
+        "windows.npy",
     ]
     assert not (tmp_path / "work").exists()
 

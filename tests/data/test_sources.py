@@ -16,7 +16,8 @@ from multimed_jax.data.loader import EvalLoader, TrainLoader
 from multimed_jax.data.packing import make_layout
 from multimed_jax.data.sizes import load_sizes
 from multimed_jax.data.sources import namespaces, open_source
-from multimed_jax.types import Namespace, UserError
+from multimed_jax.specs import Namespace
+from multimed_jax.types import UserError
 from tests.data.fakes import TOY, A, FakeSource, make_config, records_of
 
 COUNTS = {"train": 12, "test": 5}

@@ -6,13 +6,14 @@ from importlib.resources import files
 import numpy as np
 import pytest
 
+from multimed_jax.layers import subwords
 from multimed_jax.modalities import text
 from multimed_jax.modalities.vocabulary import train
 from multimed_jax.types import UserError
 from tests.modalities.streams import assert_missing, check_tokenizer, decode_one
 
 SPEC = text.SPEC.with_options(max_tokens=24)
-VOCABULARY = files("multimed_jax.modalities.vocabulary") / text.VOCABULARY
+VOCABULARY = files("multimed_jax.modalities.vocabulary") / subwords.VOCABULARY
 
 
 def document(value) -> dict:
@@ -24,9 +25,9 @@ def test_any_bytes_come_back():
     for length in (1, 2, 3, 17, 400):
         for _ in range(20):
             data = rng.integers(0, 256, length, dtype=np.uint8).tobytes()
-            assert text.to_bytes(text.encode(data)) == data
+            assert subwords.to_bytes(subwords.encode(data)) == data
     for byte in range(256):
-        assert text.to_bytes(text.encode(bytes([byte]))) == bytes([byte])
+        assert subwords.to_bytes(subwords.encode(bytes([byte]))) == bytes([byte])
 
 
 def test_any_unicode_comes_back():
@@ -34,33 +35,33 @@ def test_any_unicode_comes_back():
     points = rng.integers(1, 0x10FFFF, 5000)
     string = "".join(chr(p) for p in points if not 0xD800 <= p < 0xE000)
     for value in (string, " a  b\n\n\tc ", "naïve ΔF508 β-catenin 37 °C 肺炎 🫁", "\u0000\ufeff"):
-        assert text.to_bytes(text.encode(value.encode())).decode() == value
+        assert subwords.to_bytes(subwords.encode(value.encode())).decode() == value
     lone = document("a\ud800b")
-    assert text.to_bytes(text.encode(text.record_bytes(lone))) == b"a\xed\xa0\x80b"
+    assert subwords.to_bytes(subwords.encode(text.record_bytes(lone))) == b"a\xed\xa0\x80b"
 
 
 def test_special_tokens_in_a_text_are_text():
     value = "a <mask> b <pad><end>"
-    ids = text.encode(value.encode())
-    special = [text.special_id(name) for name in train.SPECIAL_TOKENS]
+    ids = subwords.encode(value.encode())
+    special = [subwords.special_id(name) for name in train.SPECIAL_TOKENS]
     assert special == [0, 1, 2, 3]
     assert not set(special) & set(ids.tolist())
-    assert text.to_bytes(ids).decode() == value
-    assert text.to_bytes(np.array([2, *ids.tolist(), 3, 0])).decode() == value
+    assert subwords.to_bytes(ids).decode() == value
+    assert subwords.to_bytes(np.array([2, *ids.tolist(), 3, 0])).decode() == value
 
 
 def test_vocabulary_has_all_ids_once():
     model = json.loads(VOCABULARY.read_text("utf-8"))["model"]
-    assert sorted(model["vocab"].values()) == list(range(text.VOCABULARY_SIZE))
+    assert sorted(model["vocab"].values()) == list(range(subwords.VOCABULARY_SIZE))
 
 
 def test_short_and_long_texts():
     short = document("Consolidation of the left lower lobe.")
-    ids = text.encode(short["text"]["text"].encode())
+    ids = subwords.encode(short["text"]["text"].encode())
     parts = decode_one(SPEC, short)
     assert (parts.parts == ids).all() and (parts.coords[:, 0] == np.arange(len(ids))).all()
     long = document(b" ".join(f"word{i}".encode() for i in range(200)))
-    ids = text.encode(long["text"]["text"])
+    ids = subwords.encode(long["text"]["text"])
     for limit in (24, 25, 1):
         spec = text.SPEC.with_options(max_tokens=limit)
         parts = decode_one(spec, long)
@@ -86,7 +87,7 @@ def test_features_and_preview():
     record = document("fever fever fever cough")
     features = SPEC.features(record, SPEC.options)
     counts: dict[int, int] = {}
-    for identity in text.encode(b"fever fever fever cough").tolist():
+    for identity in subwords.encode(b"fever fever fever cough").tolist():
         counts[identity] = counts.get(identity, 0) + 1
     expected = np.zeros(4096)
     for identity, number in counts.items():

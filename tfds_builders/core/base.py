@@ -17,7 +17,6 @@ import tensorflow_datasets as tfds
 
 from multimed_jax.types import UserError
 from tfds_builders.core.card import check_datasheet, write_card
-from tfds_builders.core.features import target_features
 from tfds_builders.core.ledger import Ledger
 from tfds_builders.core.planning import DuplicatePolicy, Plan, SplitMode, make_plan
 from tfds_builders.core.quarantine import DEFAULT_MAX_RATE, Quarantine
@@ -30,6 +29,7 @@ from tfds_builders.core.records import (
     UnreadableRecord,
 )
 from tfds_builders.core.splits import SPLITS
+from tfds_builders.core.targets import TargetKind, kind_of, target_features
 
 Example = dict[str, Any]
 
@@ -92,8 +92,12 @@ class MedicalBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         """The tfds features of the record, without `sample_id`, `group_id`, `unit`, `targets`."""
         raise NotImplementedError
 
+    def target_kinds(self) -> dict[str, TargetKind]:
+        """Kind of every task's target (`core.targets`); a task that is left out has classes."""
+        return {}
+
     def class_names(self) -> dict[str, tuple[str, ...]]:
-        """Class names in label order for every task.
+        """Names of classes, labels or columns in order, for every task.
 
         The tasks are fixed; names that depend on the source may become known in `read_source`.
         """
@@ -135,7 +139,7 @@ class MedicalBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         features = {
             **{key: tfds.features.Text() for key in BASE_KEYS},
             **self.record_features(),
-            "targets": target_features(self.class_names()),
+            "targets": target_features(self.class_names(), self.target_kinds()),
         }
         self._metadata_dict = tfds.core.MetadataDict()
         return tfds.core.DatasetInfo(
@@ -167,7 +171,7 @@ class MedicalBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         check_datasheet(self.DATASHEET)
         streamed = self.stream_splits()
         if streamed is not None:
-            self._ledger = Ledger(self.class_names())
+            self._ledger = Ledger(self.class_names(), self.target_kinds())
             self._facts = {
                 "num_groups": {split: part.num_groups for split, part in streamed.items()},
                 "split_mode": "group",
@@ -178,7 +182,7 @@ class MedicalBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             return {split: self._stream(split, part) for split, part in streamed.items()}
         manual_dir = Path(dl_manager._manual_dir)  # checked above; the property asserts
         plan = self._index(manual_dir)
-        self._ledger = Ledger(self.class_names())
+        self._ledger = Ledger(self.class_names(), self.target_kinds())
         return {split: self._read(split, manual_dir, plan) for split in SPLITS}
 
     def _generate_examples(self, **kwargs: Any) -> Iterator[tuple[str, Example]]:
@@ -252,6 +256,10 @@ class MedicalBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             "namespace": self.CARD.namespace,
             "class_names": {task: list(names) for task, names in self.class_names().items()},
             "class_counts": self._ledger.class_counts,
+            "target_kinds": {
+                task: kind_of(task, self.target_kinds()) for task in self.class_names()
+            },
+            "target_stats": self._ledger.target_stats,
             "unit": self.CARD.unit,
             "licence": self.CARD.licence,
             "group_key": self.CARD.group_key,

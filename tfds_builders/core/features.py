@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -52,6 +51,65 @@ def text_features() -> Features:
     return {"text": tfds.features.Text()}
 
 
-def target_features(class_names: Mapping[str, tuple[str, ...]]) -> Features:
-    """One class index per task, -1 where a record has none."""
-    return {task: tfds.features.Scalar(np.int32) for task in class_names}
+def answer_features() -> Features:
+    """The answer to the question in `text`, and the accepted answers where they are given.
+
+    An empty `text` means that the record asks nothing; no candidates mean an open question.
+    """
+    return {
+        "text": tfds.features.Text(),
+        "candidates": tfds.features.Sequence(tfds.features.Text()),
+    }
+
+
+def ct_features() -> Features:
+    """A slice (depth 1) or volume in Hounsfield units, [depth, rows, columns]; 0 voxels if absent.
+
+    `spacing_mm` is (depth, row, column), 0 where unknown.
+    """
+    return {
+        "hu": tfds.features.Tensor(
+            shape=(None, None, None), dtype=np.int16, encoding=tfds.features.Encoding.BYTES
+        ),
+        "spacing_mm": tfds.features.Tensor(shape=(3,), dtype=np.float32),
+    }
+
+
+def mri_volume_features() -> Features:
+    """A volume of arbitrary intensity, [depth, rows, columns]; 0 voxels where absent.
+
+    `spacing_mm` is (depth, row, column), 0 where unknown; `sequence` such as "T1", "" if unknown.
+    """
+    return {
+        "voxels": tfds.features.Tensor(
+            shape=(None, None, None), dtype=np.float32, encoding=tfds.features.Encoding.BYTES
+        ),
+        "spacing_mm": tfds.features.Tensor(shape=(3,), dtype=np.float32),
+        "sequence": tfds.features.Text(),
+    }
+
+
+def pathology_features() -> Features:
+    """One tile, or the tiles of a bag (slide or patient), as JPEG or PNG files with their sizes.
+
+    `microns_per_pixel` is 0 where unknown.
+    """
+    return {
+        "tiles": tfds.features.Sequence(tfds.features.Tensor(shape=(), dtype=np.object_)),
+        "heights": tfds.features.Tensor(shape=(None,), dtype=np.int32, encoding="bytes"),
+        "widths": tfds.features.Tensor(shape=(None,), dtype=np.int32, encoding="bytes"),
+        "microns_per_pixel": tfds.features.Scalar(np.float32),
+    }
+
+
+def genomics_features() -> Features:
+    """Bases A, C, G, T, N of the forward strand; `site` is the base of interest, -1 the middle."""
+    return {
+        "sequence": tfds.features.Text(),
+        "site": tfds.features.Scalar(np.int32),
+    }
+
+
+def protein_features() -> Features:
+    """One-letter residues of a chain, X where unknown; coordinates are a target of their own."""
+    return {"sequence": tfds.features.Text()}

@@ -10,6 +10,7 @@ import numpy as np
 
 from tfds_builders.core.records import record_digest
 from tfds_builders.core.splits import SPLITS
+from tfds_builders.core.targets import ClassNames, Kinds, TargetCounts, check_target, kind_of
 
 _MODULUS = 2**256
 
@@ -21,36 +22,51 @@ class Ledger:
     2^256, which gives the same figure in any order without keeping or sorting them.
     """
 
-    def __init__(self, class_names: Mapping[str, tuple[str, ...]]) -> None:
+    def __init__(self, class_names: ClassNames, kinds: Kinds) -> None:
         self.class_names = dict(class_names)
+        self.kinds = {task: kind_of(task, kinds) for task in class_names}
         self.num_records: dict[str, int] = dict.fromkeys(SPLITS, 0)
-        self.class_counts: dict[str, dict[str, list[int]]] = {
-            split: {task: [0] * len(names) for task, names in class_names.items()}
+        self._counts = {
+            split: {
+                task: TargetCounts(self.kinds[task], names) for task, names in class_names.items()
+            }
             for split in SPLITS
         }
         self._sum = 0
+
+    @property
+    def class_counts(self) -> dict[str, dict[str, list[int]]]:
+        """Split -> task -> records per class (of labels: positives)."""
+        return {
+            split: {task: counts.class_counts for task, counts in per_task.items()}
+            for split, per_task in self._counts.items()
+        }
+
+    @property
+    def target_stats(self) -> dict[str, dict[str, dict[str, list[float]]]]:
+        """Split -> task -> sums by column, of labels and values."""
+        return {
+            split: {task: counts.stats() for task, counts in per_task.items() if counts.stats()}
+            for split, per_task in self._counts.items()
+        }
 
     def add(self, split: str, record: Mapping[str, Any]) -> None:
         """Counts one record.
 
         Raises:
-            ValueError: where the record's targets are not those of the builder's class names.
+            ValueError: where the record's targets are not those that the builder declares.
         """
         targets = record["targets"]
-        if set(targets) != set(self.class_names):
+        stored = {task for task, kind in self.kinds.items() if kind != "answer"}
+        if set(targets) != stored:
             raise ValueError(
                 f"record {record['sample_id']!r} has targets {sorted(targets)}, the builder "
-                f"declares {sorted(self.class_names)}"
+                f"declares {sorted(stored)}"
             )
-        for task, names in self.class_names.items():
-            value = int(targets[task])
-            if not -1 <= value < len(names):
-                raise ValueError(
-                    f"record {record['sample_id']!r} has class {value} for {task!r}; accepted: "
-                    f"-1 to {len(names) - 1}"
-                )
-            if value >= 0:
-                self.class_counts[split][task][value] += 1
+        for task in stored:
+            where = f"record {record['sample_id']!r}, task {task!r},"
+            check_target(targets[task], self.kinds[task], self.class_names[task], where)
+            self._counts[split][task].add(targets[task])
         self.num_records[split] += 1
         digest = hashlib.sha256(split.encode() + record_digest(record)).digest()
         self._sum = (self._sum + int.from_bytes(digest, "big")) % _MODULUS
