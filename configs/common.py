@@ -8,6 +8,7 @@ import ml_collections
 
 from multimed_jax.config import RunConfig
 from multimed_jax.config_io import from_dict, to_dict
+from multimed_jax.types import UserError
 
 
 def learning_rates(
@@ -21,6 +22,23 @@ def learning_rates(
         )
         for group, s in scale.items()
     }
+
+
+# One word for the width, depth and heads of the trunk; base and large are ViT-S and ViT-B.
+# Source: Dosovitskiy et al. 2021 (ViT), table 1, and Touvron et al. 2021 (DeiT), table 1.
+SIZES = {
+    "small": dict(d_model=128, num_layers=4, num_heads=4),
+    "base": dict(d_model=384, num_layers=12, num_heads=6),
+    "large": dict(d_model=768, num_layers=12, num_heads=12),
+}
+
+
+def model_size(name: str | None) -> dict[str, object]:
+    """The trunk of a size; None is small. Raises UserError for another word."""
+    size = "small" if name is None else name
+    if size not in SIZES:
+        raise UserError(f"the size of a config is {size!r}; accepted: {', '.join(SIZES)}")
+    return dict(SIZES[size])
 
 
 def sources(weights: Mapping[str, float]) -> tuple[dict[str, object], ...]:

@@ -25,7 +25,7 @@ def get_config() -> ml_collections.ConfigDict:
         num_steps=800,
         log_every_steps=25,
         modalities=(
-            mri.SPEC.with_options(side=32, patch=8),
+            mri.SPEC.with_options(side=32, patch=8, streams=("slice",)),
             xray.SPEC.with_options(side=32, patch=8),
             eeg.SPEC.with_options(rate_hz=64.0, window_s=2.0, patch_len=32, max_channels=8),
             scrna.SPEC.with_options(max_genes=64),

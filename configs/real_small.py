@@ -37,7 +37,7 @@ def get_config() -> ml_collections.ConfigDict:
         num_steps=700,
         log_every_steps=25,
         modalities=(
-            mri.SPEC.with_options(side=96, patch=12, augment=True),
+            mri.SPEC.with_options(side=96, patch=12, streams=("slice",), augment=True),
             xray.SPEC.with_options(side=96, patch=12, augment=True),
             eeg.SPEC.with_options(rate_hz=160.0, window_s=4.0, patch_len=80, max_channels=64),
             scrna.SPEC.with_options(max_genes=128),

@@ -1,13 +1,21 @@
 """Writes predictions: `python -m multimed_jax.predict --checkpoint RUN --split test --out F.csv`.
 
-One line per (source, task, record): sample id, predicted class, its probability, the true class.
+One line per (source, task, record):
+
+    classes           predicted class, its probability, the true class
+    labels, values    "name=value;..." for prediction and truth, without what is not known
+    answers           predicted and true answer
+
+Coordinates do not fit a line; their tasks are named at the end.
 """
 
 from __future__ import annotations
 
 import csv
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
@@ -24,6 +32,7 @@ COLUMNS = ("source", "task", "sample_id", "prediction", "probability", "target")
 def main() -> int:
     """Reads the flags and predicts."""
     use_compilation_cache()
+    from multimed_jax.evaluators.wording import can_be_said
     from multimed_jax.predictions import predict_split
     from multimed_jax.restore import restore_run
     from multimed_jax.run import eval_params
@@ -33,6 +42,7 @@ def main() -> int:
     if _SPLIT.value not in run.splits:
         raise UserError(f"--split is {_SPLIT.value!r}; the run has {', '.join(run.splits)}")
     found = predict_split(run, eval_params(run, state), state.model_state, _SPLIT.value)
+    left_out = [p for p in found if not can_be_said(p)]
     out = Path(_OUT.value)
     temporary = out.with_name(out.name + ".tmp")
     try:
@@ -40,28 +50,41 @@ def main() -> int:
             writer = csv.writer(file)
             writer.writerow(COLUMNS)
             for predictions in found:
-                writer.writerows(_lines(run, _SPLIT.value, predictions))
+                if can_be_said(predictions):
+                    source = _source_of(run, _SPLIT.value, predictions)
+                    writer.writerows(lines(source, predictions))
         os.replace(temporary, out)
     except OSError as error:
         raise UserError(f"--out {out} cannot be written: {error.strerror}") from None
+    for predictions in left_out:
+        print(
+            f"{predictions.task.name} of {predictions.source.name} predicts coordinates, which "
+            f"{out.name} does not hold"
+        )
     return 0
 
 
-def _lines(run, split, predictions):
-    source = next(s for s in run.splits[split].sources if s.info.name == predictions.source.name)
-    names = predictions.namespace.class_names
-    for row, probabilities, target in zip(
-        predictions.rows, predictions.probabilities, predictions.targets, strict=True
-    ):
-        best = int(probabilities.argmax())
+def _source_of(run: Any, split: str, predictions: Any) -> Any:
+    sources = run.splits[split].sources
+    return next(source for source in sources if source.info.name == predictions.source.name)
+
+
+def lines(source: Any, predictions: Any) -> Iterator[tuple[str, ...]]:
+    """The lines of one (source, task) in the order of `COLUMNS`.
+
+    Args:
+        source: records of the split (`[row]`).
+        predictions: `evaluators.context.Predictions` that can be said.
+    """
+    from multimed_jax.evaluators.wording import for_file
+
+    for index, row in enumerate(predictions.rows):
         sample = source[int(row)]["sample_id"]
         yield (
             predictions.source.name,
             predictions.task.name,
             sample.decode() if isinstance(sample, bytes) else sample,
-            names[best],
-            f"{probabilities[best]:.6f}",
-            names[int(target)],
+            *for_file(predictions, index),
         )
 
 

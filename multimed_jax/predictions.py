@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,6 +12,7 @@ import jax
 import numpy as np
 
 from multimed_jax.evaluators.context import Predictions
+from multimed_jax.layers.label_bank import encode_prompts
 from multimed_jax.run import Run
 from multimed_jax.specs import Namespace, TaskSpec
 from multimed_jax.types import Batch
@@ -36,14 +38,36 @@ def predict_split(
         limit: at most this many records of each source.
         check: called before each batch; may raise to stop.
     """
+    step = functools.partial(run.predict_step, params, model_state)
+    found = _run_over(run, step, split, keep, limit, check)
+    return _sorted(run, split, found, _cut)
+
+
+def embed_split(
+    run: Run, params: Any, model_state: Any, split: str, check: Callable[[], None] = lambda: None
+) -> list[Predictions]:
+    """As `predict_split`, with unit vectors of the aligned space in place of probabilities."""
+    step = functools.partial(run.embed_step, params, model_state)
+    found = _run_over(run, step, split, None, None, check)
+    return _sorted(run, split, found, lambda values, namespaces, index: values)
+
+
+def _run_over(
+    run: Run,
+    step: Callable[[Batch], dict[str, jax.Array]],
+    split: str,
+    keep: frozenset[str] | None,
+    limit: int | None,
+    check: Callable[[], None],
+) -> dict[tuple[int, str], list[tuple[np.ndarray, ...]]]:
     found: dict[tuple[int, str], list[tuple[np.ndarray, ...]]] = defaultdict(list)
     with contextlib.closing(run.eval_batches(split, keep, limit)) as batches:
         for batch in batches:
             check()
-            outputs = jax.device_get(run.predict_step(params, model_state, run.put(batch)))
+            outputs = jax.device_get(step(run.put(batch)))
             for task in run.spec.tasks:
                 _collect(task, batch, outputs[task.name], found)
-    return _sorted(run, split, found)
+    return found
 
 
 def _collect(task: TaskSpec, batch: Batch, outputs: np.ndarray, found: dict) -> None:
@@ -64,7 +88,7 @@ def _collect(task: TaskSpec, batch: Batch, outputs: np.ndarray, found: dict) -> 
         )
 
 
-def _sorted(run: Run, split: str, found: dict) -> list[Predictions]:
+def _sorted(run: Run, split: str, found: dict, cut: Callable[..., np.ndarray]) -> list[Predictions]:
     data = run.splits[split]
     tasks = {task.name: task for task in run.spec.tasks}
     out = []
@@ -80,7 +104,7 @@ def _sorted(run: Run, split: str, found: dict) -> list[Predictions]:
                 source=data.sources[source].info,
                 task=tasks[name],
                 namespace=namespaces[index],
-                probabilities=_cut(values, namespaces, index),
+                probabilities=cut(values, namespaces, index),
                 targets=_cut_targets(targets, namespaces[index]),
                 rows=rows,
                 groups=np.asarray(data.sizes[source].group)[rows],
@@ -141,3 +165,12 @@ class Predictor:
                 self._run, self._params, self._model_state, split, keep, check=self._check
             )
         return self._seen[key]
+
+    def embed(self, split: str) -> list[Predictions]:
+        """Unit vectors of the aligned space for every (source, task) of `split`."""
+        return embed_split(self._run, self._params, self._model_state, split, self._check)
+
+    def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
+        """Unit vectors of texts in the aligned space, [n, E]."""
+        ids = encode_prompts(texts, self._run.config.alignment.max_label_tokens)
+        return np.asarray(self._run.text_step(self._params, self._model_state, ids))

@@ -108,7 +108,7 @@ def _cells(row: ResultRow) -> dict[str, str]:
         "task": row.task,
         "split": row.split,
         "protocol": row.protocol,
-        "metric": row.metric,
+        "metric": row.label,
         "value": f"{row.value:.3f}",
         "interval": f"[{row.interval[0]:.3f}, {row.interval[1]:.3f}]{mark}",
         "baseline": f"{row.baseline:.3f} ({row.baseline_name})",

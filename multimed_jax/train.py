@@ -67,6 +67,7 @@ def train_and_evaluate(config: RunConfig, workdir: Path) -> int:
 def evaluate_state(run: Run, state: TrainState, stop: StopRequest) -> list[ResultRow]:
     """Runs every evaluator of the config and stores its rows in results.jsonl."""
     predictor = Predictor(run, eval_params(run, state), state.model_state, stop.check)
+    aligned = run.config.alignment.weight > 0
     context = EvalContext(
         config=run.config,
         step=int(state.step),
@@ -74,6 +75,8 @@ def evaluate_state(run: Run, state: TrainState, stop: StopRequest) -> list[Resul
         workdir=run.workdir,
         predict=predictor,
         open_source=lambda name, split: _find_source(run, name, split),
+        embed=predictor.embed if aligned else None,
+        embed_texts=predictor.embed_texts if aligned else None,
     )
     rows: list[ResultRow] = []
     for evaluator in run.config.evals:

@@ -13,7 +13,7 @@ from flax import nnx
 
 from multimed_jax.config import ModelConfig
 from multimed_jax.model import Model, ModelSpec
-from multimed_jax.types import Namespace
+from multimed_jax.specs import Namespace
 from tests.toy import make_toy_modality, make_toy_task, pack
 
 A, B = make_toy_modality("a", 91, axes=2), make_toy_modality("b", 92)

@@ -183,3 +183,33 @@ def test_table_shows_protocol_and_split_where_they_differ():
     header = format_table(rows).splitlines()[0].split()
     assert "protocol" in header and "split" in header
     assert format_table([]) == "no results"
+
+
+def test_a_smaller_error_beats_and_is_marked(tmp_path):
+    error = make_row(
+        metric="mae_months",
+        value=9.0,
+        baseline=30.0,
+        difference=-21.0,
+        difference_interval=(-25.0, -17.0),
+        higher_is_better=False,
+    )
+    assert error.beats
+    assert not make_row(difference_interval=(-25.0, -17.0)).beats
+    crossing = dataclasses.replace(error, difference_interval=(-2.0, 0.1))
+    assert not crossing.beats
+    write_rows(tmp_path / "results.jsonl", [error])
+    assert read_rows(tmp_path / "results.jsonl") == [error]
+    assert "mae_months (lower is better)" in format_table([error])
+
+
+def test_stores_of_before_the_newer_columns_are_read(tmp_path):
+    values = dataclasses.asdict(make_row())
+    del values["higher_is_better"], values["trivial"]
+    path = tmp_path / "results.jsonl"
+    path.write_text(json.dumps(values) + "\n")
+    (row,) = read_rows(path)
+    assert row == make_row()
+    assert row.higher_is_better and row.is_trivial
+    assert not dataclasses.replace(row, baseline_name="median").is_trivial
+    assert dataclasses.replace(row, baseline_name="median", trivial=True).is_trivial

@@ -31,8 +31,9 @@ from multimed_jax.sharding import (
     param_spec,
     state_shardings,
 )
+from multimed_jax.specs import Namespace
 from multimed_jax.steps import make_state, make_train_step
-from multimed_jax.types import Namespace, TargetSlots, UserError
+from multimed_jax.types import TargetSlots, UserError
 from tests.toy import make_toy_modality, make_toy_task, pack
 
 A, B = make_toy_modality("a", 91), make_toy_modality("b", 92)

@@ -9,19 +9,18 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 
 from multimed_jax.config import EvaluatorSpec
 from multimed_jax.evaluators.context import EvalContext, Predictions
 from multimed_jax.evaluators.measured import make_row, measure, modalities_of, resampling_for
-from multimed_jax.layers.decode_errors import DecodeError
+from multimed_jax.evaluators.simple_features import FeatureReader, Features
 from multimed_jax.metrics.baselines import logistic_regression
 from multimed_jax.metrics.result_row import ResultRow
-from multimed_jax.types import ModalitySpec, Record, UserError
+from multimed_jax.types import UserError
 
 log = logging.getLogger(__name__)
 
@@ -48,18 +47,22 @@ class LogisticBaselineOptions:
 
 
 def run(options: LogisticBaselineOptions, context: EvalContext) -> Iterator[ResultRow]:
-    """Yields one row per split and (source, task) with classes."""
+    """Yields one row per split and (source, task) with classes; other tasks have none."""
     for split in context.config.eval.splits:
         by_source: dict[str, list[Predictions]] = {}
         for predictions in context.predict(split, None):
-            if predictions.namespace.class_names:
+            if predictions.kind == "classes" and predictions.task.read_target is None:
                 by_source.setdefault(predictions.source.name, []).append(predictions)
         for name, found in by_source.items():
             names = modalities_of(context, found[0])
-            reader = _FeatureReader([m for m in context.config.modalities if m.name in names])
+            reader = FeatureReader([m for m in context.config.modalities if m.name in names])
             tasks = [predictions.task.name for predictions in found]
-            train = reader.choose_train(
-                context.open_source(name, "train"), tasks, options, context.config.seed
+            train = _choose_train(
+                reader,
+                context.open_source(name, "train"),
+                tasks,
+                options.max_train_records,
+                context.config.seed,
             )
             measured = context.open_source(name, split)
             for predictions in found:
@@ -77,7 +80,7 @@ def _row(
     context: EvalContext,
     split: str,
     predictions: Predictions,
-    reader: _FeatureReader,
+    reader: FeatureReader,
     train: _Train,
     measured: Any,
 ) -> ResultRow:
@@ -114,69 +117,35 @@ def _row(
     )
 
 
-_Features = Mapping[str, np.ndarray]  # modality -> vector, of the modalities that a record has
-
-
 @dataclasses.dataclass(frozen=True)
 class _Train:
     """The training records of one task."""
 
-    features: list[_Features] = dataclasses.field(default_factory=list)
+    features: list[Features] = dataclasses.field(default_factory=list)
     targets: list[int] = dataclasses.field(default_factory=list)
     groups: list[Any] = dataclasses.field(default_factory=list)
 
 
-class _FeatureReader:
-    """Reads the features of the modalities that a record has."""
-
-    def __init__(self, modalities: Sequence[ModalitySpec]):
-        self._modalities = modalities
-        self.num_undecodable = 0
-
-    def choose_train(
-        self, source: Any, tasks: Sequence[str], options: LogisticBaselineOptions, seed: int
-    ) -> dict[str, _Train]:
-        """Labelled training records of each task in drawn order, all tasks in one pass."""
-        chosen = {task: _Train() for task in tasks}
-        wanted = options.max_train_records
-        for row in np.random.default_rng(seed).permutation(len(source)):
-            open_tasks = [task for task in tasks if len(chosen[task].targets) < wanted]
-            if not open_tasks:
-                break
-            record = source[int(row)]
-            targets = {task: int(record["targets"][task]) for task in open_tasks}
-            if all(target < 0 for target in targets.values()):
-                continue
-            features = self.read(record)
-            for task, target in targets.items():
-                if target >= 0:
-                    chosen[task].features.append(features)
-                    chosen[task].targets.append(target)
-                    chosen[task].groups.append(record["group_id"])
-        return chosen
-
-    def read(self, record: Record) -> _Features:
-        """The features of one record."""
-        found = {}
-        for spec in self._modalities:
-            if not spec.count(record, spec.options):
-                continue
-            try:
-                found[spec.name] = np.asarray(spec.features(record, spec.options), np.float32)
-            except DecodeError:
-                self.num_undecodable += 1
-        return found
-
-    def matrix(self, records: Sequence[_Features]) -> Float[np.ndarray, "n F"]:
-        """Records as lines, a NaN block where one lacks a modality that another has."""
-        blocks = []
-        for spec in self._modalities:
-            widths = [found[spec.name].size for found in records if spec.name in found]
-            if not widths:
-                continue
-            absent = np.full(widths[0], np.nan, np.float32)
-            blocks.append(np.stack([f[spec.name] if spec.name in f else absent for f in records]))
-        return np.concatenate(blocks, 1) if blocks else np.zeros((len(records), 0), np.float32)
+def _choose_train(
+    reader: FeatureReader, source: Any, tasks: Sequence[str], wanted: int, seed: int
+) -> dict[str, _Train]:
+    """Labelled training records of each task in drawn order, all tasks in one pass."""
+    chosen = {task: _Train() for task in tasks}
+    for row in np.random.default_rng(seed).permutation(len(source)):
+        open_tasks = [task for task in tasks if len(chosen[task].targets) < wanted]
+        if not open_tasks:
+            break
+        record = source[int(row)]
+        targets = {task: int(record["targets"][task]) for task in open_tasks}
+        if all(target < 0 for target in targets.values()):
+            continue
+        features = reader.read(record)
+        for task, target in targets.items():
+            if target >= 0:
+                chosen[task].features.append(features)
+                chosen[task].targets.append(target)
+                chosen[task].groups.append(record["group_id"])
+    return chosen
 
 
 SPEC = EvaluatorSpec(

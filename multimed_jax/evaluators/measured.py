@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +26,13 @@ from multimed_jax.metrics.intervals import (
     percentile_interval,
     resampled,
 )
-from multimed_jax.metrics.result_row import ResultRow
-from multimed_jax.types import TaskSpec, UserError
+from multimed_jax.metrics.result_row import MAJORITY, ResultRow
+from multimed_jax.specs import BaselineInputs, TaskSpec
+from multimed_jax.types import Record, UserError
 
-# What the metadata of a dataset gives as bounds and rules is an accuracy.
-METADATA_METRIC = "accuracy"
+# What the metadata of a dataset gives as a bound is an accuracy, unless `ceiling_metrics` says
+# which other metric of the task it is.
+CEILING_METRIC = "accuracy"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +75,9 @@ def measure(
 def _statistic(
     task: TaskSpec, probabilities: np.ndarray, targets: np.ndarray, values: Mapping[str, float]
 ) -> Statistic:
-    """The weighted form where a task's metrics are the common ones of classes, else the slow."""
+    """The task's own weighted form, that of the common metrics of classes, else the slow one."""
+    if task.statistic is not None:
+        return task.statistic(probabilities, targets)
     is_classes = probabilities.ndim == 2 and targets.ndim == 1 and targets.dtype.kind in "iu"
     if is_classes and set(values) <= set(METRICS):
         known = classification_metrics(probabilities, targets)
@@ -83,6 +87,46 @@ def _statistic(
     return resampled(task.metrics, probabilities, targets)
 
 
+class _Measured(Sequence[Record]):
+    """The records behind predictions, read one by one as they are asked for."""
+
+    def __init__(self, source: Any, rows: np.ndarray):
+        self._source = source
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return _Measured(self._source, self._rows[index])
+        return self._source[int(self._rows[index])]
+
+
+def trivial_predictors(
+    context: EvalContext, split: str, predictions: Predictions
+) -> dict[str, np.ndarray]:
+    """What the task's baselines say of the same records, the trivial one first.
+
+    Raises:
+        UserError: where a task has neither baselines nor classes, or train has no record of it.
+    """
+    task = predictions.task
+    if task.baselines is None:
+        return {MAJORITY: majority(predictions)}
+    name = predictions.source.name
+    found = task.baselines(
+        BaselineInputs(
+            namespace=predictions.namespace,
+            train=context.open_source(name, "train"),
+            records=_Measured(context.open_source(name, split), predictions.rows),
+        )
+    )
+    for baseline, values in found.items():
+        assert len(values) == len(predictions.rows), f"{baseline} of {task.name} lost records"
+    return dict(found)
+
+
 def majority(predictions: Predictions) -> Float[np.ndarray, "n C"]:
     """What the majority predictor says of the same records.
 
@@ -90,10 +134,10 @@ def majority(predictions: Predictions) -> Float[np.ndarray, "n C"]:
         UserError: for a task without classes, which needs a baseline of its own.
     """
     namespace = predictions.namespace
-    if not namespace.class_names:
+    if predictions.kind != "classes":
         raise UserError(
             f"task {predictions.task.name!r} has no classes in {namespace.name!r}, so it has no "
-            "majority baseline; evaluate it with an evaluator of its own"
+            "majority baseline; its spec must name `baselines`"
         )
     if not sum(namespace.class_counts):
         raise UserError(
@@ -113,6 +157,7 @@ def make_row(
     ours: Measured,
     baseline: Measured | float,
     baseline_name: str,
+    trivial: bool = False,
     keep: Collection[str] | None = None,
 ) -> ResultRow:
     """One figure beside one baseline; a number as baseline is a constant of every resample."""
@@ -143,7 +188,15 @@ def make_row(
         difference_interval=(difference.low, difference.high),
         checkpoint=context.step,
         config_hash=context.config_hash,
+        higher_is_better=metric not in predictions.task.lower_is_better,
+        trivial=trivial,
     )
+
+
+def ceiling_metric(predictions: Predictions) -> str:
+    """The metric that the metadata's ceilings of the task are of."""
+    named = task_metadata(predictions, "ceiling_metrics")
+    return CEILING_METRIC if named is None else str(named)
 
 
 def task_metadata(predictions: Predictions, key: str) -> Any | None:

@@ -4,12 +4,15 @@ For every (source, task) whose records carry at least two modalities, on the com
 that have them all), so that every subset is measured on the same records:
 
     protocol         baseline
-    keep:xray        majority
-    keep:text        majority
-    keep:text+xray   majority, and best_single:<name>, the better of the two above (paired)
+    keep:xray        the task's trivial one
+    keep:text        the task's trivial one
+    keep:text+xray   the same, and best_single:<name>, the better of the two above (paired)
 
-Where the metadata states the Bayes accuracy of a subset (`subset_ceilings`), a row says how far it
-is. Up to four modalities all subsets are shown; beyond that singles, pairs, all but one, and all.
+The difference of the last row is the synergy S(AB) - max(S(A), S(B)). The better single is chosen
+on the measured records, which flatters it: a synergy is stated too low rather than too high.
+
+Where the metadata states the optimum of a subset (`subset_ceilings`), a row says how far it is.
+Up to four modalities all subsets are shown; beyond that singles, pairs, all but one, and all.
 """
 
 from __future__ import annotations
@@ -24,17 +27,17 @@ import numpy as np
 from multimed_jax.config import EvaluatorSpec
 from multimed_jax.evaluators.context import EvalContext, Predictions
 from multimed_jax.evaluators.measured import (
-    METADATA_METRIC,
     Measured,
-    majority,
+    ceiling_metric,
     make_row,
     measure,
     modalities_of,
     resampling_for,
     select,
     task_metadata,
+    trivial_predictors,
 )
-from multimed_jax.metrics.result_row import CEILING, ResultRow
+from multimed_jax.metrics.result_row import BEST_SINGLE, CEILING, ResultRow
 
 MAX_EXHAUSTIVE = 4
 
@@ -68,10 +71,14 @@ def _rows(
         return
     measured: dict[tuple[str, ...], Measured] = {}
     metric = everything.task.primary_metric
+    complete = select(everything, np.isin(everything.rows, rows))
+    # The records are the same for every subset, so their trivial predictions are as well.
+    trivial_name, trivial = next(iter(trivial_predictors(context, split, complete).items()))
+    ceilings = task_metadata(everything, "subset_ceilings") or {}
     for keep in subsets(tuple(singles)):
         # These records have no other modality: hiding none is what `everything` already is.
         hides = len(keep) < len(singles)
-        found = _with_only(context, split, everything, keep) if hides else everything
+        found = _with_only(context, split, everything, keep) if hides else complete
         assert found is not None, "a subset lost the records of its own modality"
         found = select(found, np.isin(found.rows, rows))
         assert np.array_equal(found.rows, rows), "subsets must share their records"
@@ -80,15 +87,12 @@ def _rows(
             measure, found.task, targets=found.targets, resampling=resampling, names=[metric]
         )
         measured[keep] = measure_one(probabilities=found.probabilities)
-        baselines: dict[str, Measured | float] = {
-            "majority": measure_one(probabilities=majority(found))
-        }
-        if len(keep) == len(singles):
-            best = max(singles, key=lambda name: measured[name,].values[metric])
-            baselines[f"best_single:{best}"] = measured[best,]
-        ceilings = task_metadata(found, "subset_ceilings") or {}
+        baselines: dict[str, Measured | float] = {trivial_name: measure_one(probabilities=trivial)}
+        if len(keep) > 1:
+            best = max(keep, key=lambda name: measured[name,].values[metric])
+            baselines[f"{BEST_SINGLE}{best}"] = measured[best,]
         name = "+".join(sorted(keep))
-        if name in ceilings and metric == METADATA_METRIC:
+        if name in ceilings and metric == ceiling_metric(found):
             baselines[CEILING] = float(ceilings[name])
         for name, baseline in baselines.items():
             yield make_row(
@@ -100,6 +104,7 @@ def _rows(
                 ours=measured[keep],
                 baseline=baseline,
                 baseline_name=name,
+                trivial=name == trivial_name,
                 keep=keep,
             )
 

@@ -2,6 +2,9 @@
 
 Writes `eval/samples/<source>--<task>.json` (what was predicted, and how each preview is to be
 read) and `.npz` (the arrays of the previews, by the keys that the json names). Yields no figures.
+
+A record of a task with classes tells the class indices and the probability; any other tells
+prediction and truth in words, and whether the one is the other where that can be said.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ import numpy as np
 from multimed_jax.config import EvaluatorSpec
 from multimed_jax.evaluators.context import EvalContext, Predictions
 from multimed_jax.evaluators.measured import file_stem, modalities_of, write_whole
+from multimed_jax.evaluators.wording import in_words
 from multimed_jax.layers.decode_errors import DecodeError
 from multimed_jax.metrics.result_row import ResultRow
 from multimed_jax.types import Record, UserError
@@ -49,8 +53,7 @@ def run(options: SamplesOptions, context: EvalContext) -> Iterator[ResultRow]:
     splits = context.config.eval.splits
     split = "test" if "test" in splits else splits[-1]
     for predictions in context.predict(split, None):
-        if predictions.namespace.class_names:
-            _write(options, context, split, predictions)
+        _write(options, context, split, predictions)
     yield from ()
 
 
@@ -74,6 +77,7 @@ def _write(
         "source": predictions.source.name,
         "task": predictions.task.name,
         "split": split,
+        "kind": predictions.kind,
         "class_names": list(predictions.namespace.class_names),
         "records": shown,
     }
@@ -94,11 +98,12 @@ def _write(
 
 
 def _judged(predictions: Predictions, index: int, record: Record) -> dict[str, Any]:
+    about = {"row": int(predictions.rows[index]), "sample_id": _text(record["sample_id"])}
+    if predictions.kind != "classes":
+        return about | dataclasses.asdict(in_words(predictions, index))
     probabilities = predictions.probabilities[index]
     guess = int(probabilities.argmax())
-    return {
-        "row": int(predictions.rows[index]),
-        "sample_id": _text(record["sample_id"]),
+    return about | {
         "truth": int(predictions.targets[index]),
         "prediction": guess,
         "probability": float(probabilities[guess]),
@@ -116,9 +121,11 @@ def _previews(
     """Previews of the modalities that the record carries and that are still wanted."""
     out = []
     for spec in context.config.modalities:
-        if not (spec.name in missing and missing[spec.name] and spec.count(record, spec.options)):
+        if not (spec.name in missing and missing[spec.name]):
             continue
         try:
+            if not spec.count(record, spec.options):
+                continue
             preview = spec.preview(record, spec.options)
         except DecodeError as error:
             log.warning("a sample is left out of the sheet: %s", error)

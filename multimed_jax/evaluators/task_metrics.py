@@ -7,7 +7,8 @@ targets, rows, groups, class_names): the confusion matrices of the report are vi
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+import functools
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +16,13 @@ import numpy as np
 from multimed_jax.config import EvaluatorSpec
 from multimed_jax.evaluators.context import EvalContext, Predictions
 from multimed_jax.evaluators.measured import (
-    METADATA_METRIC,
+    ceiling_metric,
     file_stem,
-    majority,
     make_row,
     measure,
     resampling_for,
     task_metadata,
+    trivial_predictors,
     write_whole,
 )
 from multimed_jax.metrics.result_row import CEILING, ResultRow
@@ -44,47 +45,36 @@ def _rows(context: EvalContext, split: str, predictions: Predictions) -> Iterato
     resampling = resampling_for(context, predictions)
     task = predictions.task
     ours = measure(task, predictions.probabilities, predictions.targets, resampling)
-    trivial = measure(task, majority(predictions), predictions.targets, resampling)
+    others = {
+        name: measure(task, values, predictions.targets, resampling)
+        for name, values in trivial_predictors(context, split, predictions).items()
+    }
+    row = functools.partial(make_row, context, predictions, resampling, split=split, ours=ours)
+    known = _known_figures(predictions, split)
     for metric in ours.values:
-        yield make_row(
-            context,
-            predictions,
-            resampling,
-            split=split,
-            metric=metric,
-            ours=ours,
-            baseline=trivial,
-            baseline_name="majority",
-        )
-    if METADATA_METRIC not in ours.values:
-        return
-    for name, figure in _known_figures(predictions, split).items():
-        yield make_row(
-            context,
-            predictions,
-            resampling,
-            split=split,
-            metric=METADATA_METRIC,
-            ours=ours,
-            baseline=figure,
-            baseline_name=name,
-        )
+        for number, (name, baseline) in enumerate(others.items()):
+            yield row(metric=metric, baseline=baseline, baseline_name=name, trivial=number == 0)
+    for metric, name, figure in known:
+        if metric in ours.values:
+            yield row(metric=metric, baseline=figure, baseline_name=name)
 
 
-def _known_figures(predictions: Predictions, split: str) -> dict[str, float]:
-    """Accuracies that the metadata states: the Bayes ceiling, and a simple rule of the builder.
+def _known_figures(predictions: Predictions, split: str) -> list[tuple[str, str, float]]:
+    """(metric, name, figure) that the metadata states: the Bayes ceiling, a rule of the builder.
 
-    `ceilings` is {task: accuracy}; `reference_rules` is {task: {"name", "accuracy": {split: ...}}}.
-    Neither says on which records it is right, so the interval of the difference carries the
-    model's spread alone.
+    `ceilings` is {task: figure}, an accuracy or the metric of `ceiling_metrics`; `reference_rules`
+    is {task: {"name", metric: {split: figure}}}. Neither says on which records it is right, so the
+    interval of the difference carries the model's spread alone.
     """
-    figures: dict[str, float] = {}
+    figures = []
     ceiling = task_metadata(predictions, "ceilings")
     if ceiling is not None:
-        figures[CEILING] = float(ceiling)
+        figures.append((ceiling_metric(predictions), CEILING, float(ceiling)))
     rule = task_metadata(predictions, "reference_rules")
-    if rule is not None and split in rule["accuracy"]:
-        figures[str(rule["name"])] = float(rule["accuracy"][split])
+    if rule is not None:
+        for metric, per_split in rule.items():
+            if isinstance(per_split, Mapping) and split in per_split:
+                figures.append((metric, str(rule["name"]), float(per_split[split])))
     return figures
 
 
@@ -97,6 +87,7 @@ def _store(context: EvalContext, split: str, predictions: Predictions) -> None:
             rows=predictions.rows,
             groups=predictions.groups,
             class_names=np.array(predictions.namespace.class_names, dtype=np.str_),
+            kind=np.array(predictions.kind),
         )
 
     write_whole(context.workdir / "eval" / split / f"{file_stem(predictions)}.npz", write)

@@ -87,20 +87,33 @@ class TemporalBank(nnx.Module):
         bank /= np.linalg.norm(bank, axis=0, keepdims=True)
         self.kernel = nnx.Param(jnp.asarray(bank.astype(np.float32)))
 
-    def __call__(self, sources: Float[Array, "P N F L"]) -> Float[Array, "P N F B"]:
-        """Mean power of each source in each band."""
+    def per_window(self, sources: Float[Array, "P N F L"]) -> Float[Array, "P N F W B"]:
+        """Power of each source in each band and window."""
         windows = [sources[..., start : start + self.length] for start in self.starts]
         filtered = jnp.stack(windows, axis=-2) @ self.kernel[...]
         pairs = rearrange(filtered**2, "p n f w (q b) -> p n f w q b", q=2)
-        return jnp.mean(jnp.sum(pairs, axis=-2), axis=-2)
+        return jnp.sum(pairs, axis=-2)
+
+    def __call__(self, sources: Float[Array, "P N F L"]) -> Float[Array, "P N F B"]:
+        """Mean power of each source in each band."""
+        return jnp.mean(self.per_window(sources), axis=-2)
+
+
+def centred_levels(
+    power: Float[Array, "P N F *rest"],
+) -> tuple[Float[Array, "P N F *rest"], Float[Array, "P N 1 *rest"]]:
+    """Log power centred and scaled over the filters, and its mean over them.
+
+    The first shows where a rhythm is (lateralisation), the second how strong it is.
+    """
+    level = jnp.log(power + POWER_FLOOR)
+    mean = jnp.mean(level, axis=2, keepdims=True)
+    spread = jnp.var(level, axis=2, keepdims=True)
+    return (level - mean) * jax.lax.rsqrt(spread + SPREAD_FLOOR), mean
 
 
 class ConvStem(nnx.Module):
-    """One token for each temporal patch, from band powers and from the waveform itself.
-
-    The log powers enter twice: centred and scaled over the filters of a band, which shows where
-    the rhythm is (lateralisation), and as the mean over filters, which shows how strong it is.
-    """
+    """One token for each temporal patch, from band powers and from the waveform itself."""
 
     waveform_bins = 8
 
@@ -130,10 +143,7 @@ class ConvStem(nnx.Module):
         xyz = parts[..., self.patch_len : self.patch_len + 3]
         weights = self.spatial(xyz, parts[..., self.patch_len + 3])
         sources = jnp.einsum("pncl,pncf->pnfl", samples, weights)
-        power = jnp.log(self.temporal(sources) + POWER_FLOOR)
-        mean = jnp.mean(power, axis=2, keepdims=True)
-        spread = jnp.var(power, axis=2, keepdims=True)
-        centred = (power - mean) * jax.lax.rsqrt(spread + SPREAD_FLOOR)
+        centred, mean = centred_levels(self.temporal(sources))
         used = self.patch_len // self.bins * self.bins
         binned = jnp.mean(
             rearrange(sources[..., :used], "p n f (b s) -> p n f b s", b=self.bins), axis=-1

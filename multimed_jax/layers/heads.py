@@ -20,9 +20,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
-from multimed_jax.types import Namespace, TargetSlots, UserError
+from multimed_jax.specs import Namespace
+from multimed_jax.types import TargetSlots, UserError
 
 # Finite, so that a masked column adds exactly 0 to sums and gradients and never NaN.
 MASKED_LOGIT = -1e30
@@ -142,9 +143,14 @@ def namespaced_probabilities(
     return jax.nn.softmax(_own_logits(outputs, slots, namespaces), axis=-1)
 
 
+def own_mask(slots: TargetSlots, namespaces: Sequence[Namespace]) -> Bool[Array, "P K C"]:
+    """Which columns belong to the namespace of each slot."""
+    column = jnp.array(column_namespaces(namespaces)).reshape(1, 1, -1)
+    return column == slots.namespace[..., None]
+
+
 def _own_logits(
     outputs: Float[Array, "P K C"], slots: TargetSlots, namespaces: Sequence[Namespace]
 ) -> Float[Array, "P K C"]:
-    column = jnp.array(column_namespaces(namespaces)).reshape(1, 1, -1)
-    own = column == slots.namespace[..., None]
+    own = own_mask(slots, namespaces)
     return jnp.where(own, outputs.astype(jnp.float32), MASKED_LOGIT)

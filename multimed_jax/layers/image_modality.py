@@ -10,7 +10,8 @@ from jaxtyping import Float
 
 from multimed_jax.layers import patches
 from multimed_jax.layers.patch_embed import PatchEmbed
-from multimed_jax.types import ModalitySpec, Parts, Preview, Record, StreamSpec
+from multimed_jax.specs import ModalitySpec, StreamSpec
+from multimed_jax.types import Parts, Preview, Record
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,11 +22,13 @@ class ImageOptions:
         side: longer side of the resampled image, in pixels.
         patch: side of a patch, in pixels.
         augment: jitter intensity and shift the image a little in training.
+        flip: where `augment` is set, also mirror half of the images, left for right.
     """
 
     side: int = 96
     patch: int = 12
     augment: bool = False
+    flip: bool = False
 
     def __post_init__(self):
         """Raises UserError unless 1 <= patch <= side."""
@@ -59,7 +62,10 @@ def make_image_modality(name: str, number: int, stream: str, spec: str) -> Modal
         if image is None or not patches.encoded_bytes(image):
             return {}
         jitter = rng if options.augment else None
-        return {stream: patches.decode_patches(image, options.side, options.patch, jitter)}
+        parts = patches.decode_patches(
+            image, options.side, options.patch, jitter, flip=options.flip
+        )
+        return {stream: parts}
 
     def make_tokenizer(
         spec: StreamSpec, d_model: int, options: ImageOptions, rngs: nnx.Rngs

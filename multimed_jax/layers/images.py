@@ -1,16 +1,18 @@
-"""Encoded images to grey arrays, on the host (Pillow and NumPy only).
+"""Encoded images to grey or RGB arrays, on the host (Pillow and NumPy only).
 
-Input: JPEG or PNG bytes of any Pillow mode, 8 or 16 bits. Output: grey float32 on the 8-bit scale,
+Input: JPEG or PNG bytes of any Pillow mode, 8 or 16 bits. Output: float32 on the 8-bit scale,
 0 (black) to 255 (white), rows top to bottom, columns left to right as stored (orientation tags are
 not applied: a record's height and width are those of the stored grid).
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
 import struct
 import warnings
 import zlib
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from jaxtyping import Float
@@ -60,14 +62,72 @@ def read_grey(
         DecodeError: bytes that are no JPEG or PNG, truncated or damaged pixel data, more than
             `MAX_PIXELS` pixels, another size than the record states.
     """
+    return _read(encoded, size, stored_size, _to_grey)
+
+
+def read_colour(
+    encoded: bytes, size: tuple[int, int], stored_size: tuple[int, int] | None = None
+) -> Float[np.ndarray, "h w 3"]:
+    """Decodes to RGB and resamples to `size`; a grey image has three equal channels.
+
+    Transparent pixels become black; 16 bits a channel become 8. Otherwise as `read_grey`.
+
+    Raises:
+        DecodeError: as `read_grey`.
+    """
+    return _read(encoded, size, stored_size, _to_colour)
+
+
+def is_colour(encoded: bytes) -> bool:
+    """Whether the file has colour channels, from its header alone.
+
+    A JPEG has them with three or four components, a PNG by its colour type; a palette has them
+    where one of its entries is no shade of grey. A grey picture that was stored as RGB counts as
+    colour: telling would need its pixels.
+
+    Raises:
+        DecodeError: bytes whose header is no JPEG's or PNG's, or states too many pixels.
+    """
+    with _faults_named(encoded):
+        image = _open(encoded)
+        if image.mode == "P" and image.palette is not None:
+            entries = np.frombuffer(bytes(image.palette.palette), np.uint8)
+            entries = entries[: len(entries) // 3 * 3].reshape(-1, 3)
+            return bool((entries != entries[:, :1]).any())
+        return image.mode not in ("1", "L", "LA", "F") and not image.mode.startswith("I")
+
+
+def _read(
+    encoded: bytes,
+    size: tuple[int, int],
+    stored_size: tuple[int, int] | None,
+    convert: Callable[[Image.Image], Image.Image],
+) -> Float[np.ndarray, "h w *channels"]:
     height, width = size
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(encoded), formats=FORMATS)
+    with _faults_named(encoded):
+        image = _open(encoded)
         _check_header(image, stored_size)
-        draft = image.draft("L", (JPEG_OVERSAMPLING * width, JPEG_OVERSAMPLING * height))
-        grey = _to_grey(image)
+        mode = "L" if convert is _to_grey else "RGB"
+        draft = image.draft(mode, (JPEG_OVERSAMPLING * width, JPEG_OVERSAMPLING * height))
+        pixels = convert(image)
+    # A JPEG at a fraction of its size ends in a pixel that lies partly outside of the image.
+    box = draft[1] if draft is not None else (0, 0, *pixels.size)
+    if pixels.size != (width, height) or box != (0, 0, width, height):
+        pixels = pixels.resize((width, height), Image.Resampling.BILINEAR, box=box)
+    return np.asarray(pixels, np.float32)
+
+
+def _open(encoded: bytes) -> Image.Image:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        return Image.open(io.BytesIO(encoded), formats=FORMATS)
+
+
+@contextlib.contextmanager
+def _faults_named(encoded: bytes) -> Iterator[None]:
+    """What Pillow raises for bytes that it cannot read becomes one sentence."""
+    try:
+        yield
     except DecodeError:
         raise
     except _FAULTS as error:
@@ -75,11 +135,6 @@ def read_grey(
             f"an image of {len(encoded)} bytes cannot be decoded ({type(error).__name__}); "
             f"accepted: complete {' or '.join(FORMATS)} files of at most {MAX_PIXELS} pixels"
         ) from None
-    # A JPEG at a fraction of its size ends in a pixel that lies partly outside of the image.
-    box = draft[1] if draft is not None else (0, 0, *grey.size)
-    if grey.size != (width, height) or box != (0, 0, width, height):
-        grey = grey.resize((width, height), Image.Resampling.BILINEAR, box=box)
-    return np.asarray(grey, np.float32)
 
 
 def _check_header(image: Image.Image, stored_size: tuple[int, int] | None) -> None:
@@ -102,11 +157,24 @@ def _to_grey(image: Image.Image) -> Image.Image:
         return image
     if image.mode.startswith("I"):
         return Image.fromarray(_scale_deep(np.asarray(image)))
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        black = Image.new("RGBA", image.size, (0, 0, 0, 255))
-        image = Image.alpha_composite(black, image)
-    return image.convert("L")
+    return _opaque(image).convert("L")
+
+
+def _to_colour(image: Image.Image) -> Image.Image:
+    """Mode RGB."""
+    if image.mode.startswith("I"):
+        grey = np.rint(_scale_deep(np.asarray(image))).astype(np.uint8)
+        return Image.fromarray(grey).convert("RGB")
+    return _opaque(image).convert("RGB")
+
+
+def _opaque(image: Image.Image) -> Image.Image:
+    """The image over black, where parts of it are transparent."""
+    if image.mode not in ("RGBA", "LA", "PA") and "transparency" not in image.info:
+        return image
+    image = image.convert("RGBA")
+    black = Image.new("RGBA", image.size, (0, 0, 0, 255))
+    return Image.alpha_composite(black, image)
 
 
 def _scale_deep(values: np.ndarray) -> Float[np.ndarray, "h w"]:

@@ -38,19 +38,29 @@ class CoordinateEmbedding(nnx.Module):
 
 
 class PatchEmbed(nnx.Module):
-    """A linear map of the pixels beside a two-layer one, plus where the patch lies.
+    """A linear map of the pixels or voxels beside a two-layer one, plus where the patch lies.
+
+    Serves patches of any shape: grey and RGB patches, tubelets, with channels or without.
 
     The linear map is that of ViT (Dosovitskiy et al. 2021, eq. 1). A plain linear stem learns
     slowly from few images (Xiao et al. 2021, "Early convolutions help transformers see better"),
     hence the non-linear branch. Every token depends on its own patch alone.
     """
 
-    def __init__(self, patch_shape: tuple[int, ...], extent: float, d_model: int, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        patch_shape: tuple[int, ...],
+        extent: float,
+        d_model: int,
+        rngs: nnx.Rngs,
+        num_axes: int = 2,
+    ):
+        """`extent`: largest coordinate to expect; `num_axes`: of the coordinates."""
         pixels = math.prod(patch_shape)
         self.linear = nnx.Linear(pixels, d_model, rngs=rngs)
         self.hidden = nnx.Linear(pixels, 2 * d_model, rngs=rngs)
         self.out = nnx.Linear(2 * d_model, d_model, rngs=rngs)
-        self.place = CoordinateEmbedding(2, extent, d_model, rngs)
+        self.place = CoordinateEmbedding(num_axes, extent, d_model, rngs)
 
     def __call__(self, stream: StreamBatch) -> Float[Array, "P N D"]:
         """One token for each patch."""

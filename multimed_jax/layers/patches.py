@@ -16,20 +16,22 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Shaped, UInt8
 
+from multimed_jax.layers.augment import augment
 from multimed_jax.layers.decode_errors import DecodeError
-from multimed_jax.layers.images import WHITE, read_grey
+from multimed_jax.layers.images import WHITE, read_colour, read_grey
 from multimed_jax.types import Parts, Preview, UserError
 
-# Logistic baselines see an image as this many pixels a side, aspect ignored.
+# Logistic baselines see a grey image as this many pixels a side, aspect ignored; a colour image as
+# means of fewer, larger blocks and a histogram of each channel.
 FEATURE_SIDE = 16
+COLOUR_SIDE = 8
+COLOUR_BINS = 8
+NUM_GREY_FEATURES = FEATURE_SIDE**2
+NUM_COLOUR_FEATURES = 3 * (COLOUR_SIDE**2 + COLOUR_BINS)
+_COLOUR_PIXELS = 64  # side of the image that both are taken from
 PREVIEW_SIDE = 256
-# Training-time augmentation: contrast +-10 %, brightness +-5 % of the range, shift by up to 1/16
-# of the side. No flips: left and right mean something in a body.
-CONTRAST_JITTER = 0.10
-BRIGHTNESS_JITTER = 0.10  # on the [-1, 1] scale
-SHIFT_FRACTION = 16
 
 
 def check_geometry(side: int, patch: int) -> None:
@@ -97,62 +99,90 @@ def count_patches(image: Mapping[str, Any] | None, side: int, patch: int) -> int
     return num_patches(*stored_size(image), side, patch)
 
 
+def read_pixels(
+    image: Mapping[str, Any], size: tuple[int, int], *, colour: bool = False
+) -> Float[np.ndarray, "h w *channels"]:
+    """The record's image at `size`, black at -1 and white at 1.
+
+    Raises:
+        DecodeError: as `read_grey`.
+    """
+    read = read_colour if colour else read_grey
+    pixels = read(encoded_bytes(image), size, stored_size(image))
+    return pixels * np.float32(2.0 / WHITE) - np.float32(1.0)
+
+
 def decode_patches(
     image: Mapping[str, Any],
     side: int,
     patch: int,
     rng: np.random.Generator | None,
+    *,
+    colour: bool = False,
+    flip: bool = False,
 ) -> Parts:
-    """Grey patches scaled so that black is -1 and white is 1.
+    """Patches of the image, scaled so that black is -1 and white is 1.
 
     Args:
         image: the record's image: `encoded`, `height`, `width`.
         side: of the resampled image, in pixels.
         patch: side of a patch, in pixels.
-        rng: augments (mildly; see the constants above) where given.
+        rng: augments (mildly, see `layers.augment`) where given.
+        colour: RGB patches instead of grey ones.
+        flip: whether augmenting mirrors.
 
     Raises:
         DecodeError: as `read_grey`.
     """
-    stored = stored_size(image)
-    grey = read_grey(encoded_bytes(image), fitted_size(*stored, side), stored)
-    pixels = grey * np.float32(2.0 / WHITE) - np.float32(1.0)
+    pixels = read_pixels(image, fitted_size(*stored_size(image), side), colour=colour)
     if rng is not None:
-        pixels = augment(pixels, rng)
-    parts, coords = patchify(pixels, patch, fill=-1.0)
+        pixels = augment(pixels, rng, flip=flip)
+    return whole_parts(*patchify(pixels, patch, fill=-1.0))
+
+
+def whole_parts(
+    parts: Shaped[np.ndarray, "n *patch_shape"], coords: Float[np.ndarray, "n A"]
+) -> Parts:
+    """Parts of one item."""
     return Parts(parts, coords, np.zeros(len(parts), np.int32))
-
-
-def augment(pixels: Float[np.ndarray, "h w"], rng: np.random.Generator) -> Float[np.ndarray, "h w"]:
-    """Contrast and brightness jitter and a small shift; black comes in at the edges."""
-    contrast, brightness = rng.uniform(-1.0, 1.0, 2).astype(np.float32)
-    reach = max(pixels.shape) // SHIFT_FRACTION
-    down, right = rng.integers(-reach, reach + 1, 2)
-    jittered = pixels * (1 + CONTRAST_JITTER * contrast) + BRIGHTNESS_JITTER * brightness
-    out = np.full_like(pixels, -1.0)
-    height, width = pixels.shape
-    down = int(np.clip(down, 1 - height, height - 1))
-    right = int(np.clip(right, 1 - width, width - 1))
-    source = jittered[max(0, -down) : height - max(0, down), max(0, -right) : width - max(0, right)]
-    out[max(0, down) : height + min(0, down), max(0, right) : width + min(0, right)] = source
-    return np.clip(out, -1.0, 1.0, dtype=np.float32)
 
 
 def image_features(image: Mapping[str, Any] | None) -> Float[np.ndarray, "256"]:
     """16 x 16 mean grey values on [-1, 1], row by row; zeros where the record lacks the image."""
     if not encoded_bytes(image):
-        return np.zeros(FEATURE_SIDE**2, np.float32)
+        return np.zeros(NUM_GREY_FEATURES, np.float32)
     assert image is not None
-    grey = read_grey(encoded_bytes(image), (FEATURE_SIDE, FEATURE_SIDE), stored_size(image))
-    return (grey * np.float32(2.0 / WHITE) - np.float32(1.0)).ravel()
+    return read_pixels(image, (FEATURE_SIDE, FEATURE_SIDE)).ravel()
 
 
-def image_preview(image: Mapping[str, Any] | None) -> Preview:
-    """The image as grey uint8, its longer side at most 256; one black pixel where it is missing."""
+def colour_features(image: Mapping[str, Any] | None) -> Float[np.ndarray, "216"]:
+    """8 x 8 x 3 means on [-1, 1], then the shares of each channel's values in 8 equal bins.
+
+    Zeros where the record lacks the image.
+    """
+    if not encoded_bytes(image):
+        return np.zeros(NUM_COLOUR_FEATURES, np.float32)
+    assert image is not None
+    side = _COLOUR_PIXELS
+    pixels = read_pixels(image, (side, side), colour=True)
+    block = side // COLOUR_SIDE
+    means = pixels.reshape(COLOUR_SIDE, block, COLOUR_SIDE, block, 3).mean(axis=(1, 3))
+    bins = np.minimum((pixels + 1) * (COLOUR_BINS / 2), COLOUR_BINS - 1).astype(np.int64)
+    flat = (bins + COLOUR_BINS * np.arange(3)).ravel()
+    shares = np.bincount(flat, minlength=3 * COLOUR_BINS) / np.float32(side * side)
+    return np.concatenate([means.ravel(), shares], dtype=np.float32)
+
+
+def image_preview(image: Mapping[str, Any] | None, *, colour: bool = False) -> Preview:
+    """The image as uint8, its longer side at most 256; one black pixel where it is missing."""
     if not encoded_bytes(image):
         return Preview("image", np.zeros((1, 1), np.uint8))
     assert image is not None
     stored = stored_size(image)
     size = fitted_size(*stored, min(PREVIEW_SIDE, max(stored)))
-    grey = read_grey(encoded_bytes(image), size, stored)
-    return Preview("image", np.clip(np.rint(grey), 0, WHITE).astype(np.uint8))
+    return Preview("image", to_bytes(read_pixels(image, size, colour=colour)))
+
+
+def to_bytes(pixels: Float[np.ndarray, "..."]) -> UInt8[np.ndarray, "..."]:
+    """Values on [-1, 1] as 0 (black) to 255 (white)."""
+    return np.clip(np.rint((pixels + 1) * (WHITE / 2)), 0, WHITE).astype(np.uint8)

@@ -35,6 +35,21 @@ def majority_probabilities(
     return np.tile(counts / counts.sum(), (num_records, 1))
 
 
+def prevalence_probabilities(
+    counts: Sequence[float], positives: Sequence[float], num_records: int
+) -> Float[np.ndarray, "num_records F"]:
+    """The training share of positives of each label, for every record.
+
+    Args:
+        counts: training records in which each label is known; 0.5 stands for a label with none.
+        positives: those that have it.
+        num_records: rows of the result.
+    """
+    known = np.asarray(counts, np.float64)
+    share = np.divide(np.asarray(positives), known, out=np.full(known.shape, 0.5), where=known > 0)
+    return np.tile(share, (num_records, 1))
+
+
 def logistic_regression(
     train_x: Float[np.ndarray, "n F"],
     train_y: Int[np.ndarray, "n"],
@@ -64,7 +79,7 @@ def logistic_regression(
     if not len(train_y):
         raise ValueError("logistic regression needs at least one training record")
     owners = np.arange(len(train_y)) if groups is None else groups
-    train_x, test_x = _standardised(train_x, test_x)
+    train_x, test_x = standardised(train_x, test_x)
     present = np.unique(train_y)
     if len(present) == 1 or not train_x.shape[1]:
         return majority_probabilities(np.bincount(train_y, minlength=num_classes), len(test_x))
@@ -81,7 +96,10 @@ def logistic_regression(
     return out
 
 
-def _standardised(train_x: np.ndarray, test_x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def standardised(
+    train_x: Float[np.ndarray, "n F"], test_x: Float[np.ndarray, "m F"]
+) -> tuple[Float[np.ndarray, "n F"], Float[np.ndarray, "m F"]]:
+    """Both in units of the mean and deviation of train; NaN and constant features become 0."""
     known = np.isfinite(train_x)
     count = np.maximum(known.sum(0), 1)
     mean = np.where(known, train_x, 0.0).sum(0) / count

@@ -25,7 +25,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Num
+from jaxtyping import Float, Int, Num
+
+from multimed_jax.metrics.ranking import RankedScores, divide, mean_over
 
 METRICS = (
     "accuracy",
@@ -87,13 +89,13 @@ def weighted_classification(
     if "auroc" in names:
         # With two classes both areas are the same figure, so one is enough.
         scored = [1] if num_classes == 2 else range(num_classes)
-        areas = [_RankedClass(probabilities[:, c], targets == c) for c in scored]
+        areas = [RankedScores(probabilities[:, c], targets == c) for c in scored]
 
     def statistic(weights: Num[np.ndarray, "B n"]) -> dict[str, np.ndarray]:
         weights = weights.astype(np.float64)
         values = _from_counts(*np.split(weights @ counted, 3, axis=1))
         if areas:
-            values["auroc"] = _mean_over(
+            values["auroc"] = mean_over(
                 np.stack([area.auroc(weights) for area in areas], 1), empty=0.5
             )
         return {name: values[name] for name in METRICS if name in names}
@@ -129,7 +131,7 @@ def _from_counts(
     """Every metric of a confusion matrix that its margins and diagonal decide."""
     total = actual.sum(1)
     accuracy = correct.sum(1) / total
-    recall = _mean_over(_divide(correct, actual), empty=0.0)
+    recall = mean_over(divide(correct, actual), empty=0.0)
     negatives = total[:, None] - actual
     true_negatives = negatives - (predicted - correct)
     chance = (actual * predicted).sum(1) / total**2
@@ -139,51 +141,11 @@ def _from_counts(
     return {
         "accuracy": accuracy,
         "balanced_accuracy": recall,
-        "macro_f1": _mean_over(_divide(2 * correct, actual + predicted), empty=0.0),
+        "macro_f1": mean_over(divide(2 * correct, actual + predicted), empty=0.0),
         "sensitivity": recall,
-        "specificity": _mean_over(_divide(true_negatives, negatives), empty=1.0),
+        "specificity": mean_over(divide(true_negatives, negatives), empty=1.0),
         "kappa": kappa,
     }
-
-
-def _divide(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """The quotient, NaN where `whole` is 0; `_mean_over` leaves those out."""
-    return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
-
-
-def _mean_over(per_class: Float[np.ndarray, "B C"], empty: float) -> np.ndarray:
-    """Mean over the classes where the figure is defined, `empty` where there is none."""
-    defined: Bool[np.ndarray, "B C"] = ~np.isnan(per_class)
-    total = np.where(defined, per_class, 0.0).sum(1)
-    count = defined.sum(1)
-    return np.where(count > 0, total / np.maximum(count, 1), empty)
-
-
-class _RankedClass:
-    """The scores of one class, sorted once: the area under its curve for any weights."""
-
-    def __init__(self, scores: np.ndarray, positive: np.ndarray):
-        self._order = np.argsort(scores, kind="stable")
-        ranked = scores[self._order]
-        # Records of equal score form one step of the curve: [0.1, 0.4 0.4, 0.9] -> 0, 1, 3.
-        self._starts = np.flatnonzero(np.r_[True, ranked[1:] != ranked[:-1]])
-        self._positive = positive[self._order]
-
-    def auroc(self, weights: Float[np.ndarray, "B n"]) -> Float[np.ndarray, "B"]:
-        """Weighted share of (positive, negative) pairs in order, ties half; NaN without pairs."""
-        ranked = weights[:, self._order]
-        positives = self._per_step(ranked * self._positive)
-        negatives = self._per_step(ranked * ~self._positive)
-        below = np.cumsum(negatives, 1)
-        num_negatives = below[:, -1].copy()
-        below -= 0.5 * negatives
-        pairs = positives.sum(1) * num_negatives
-        return _divide(np.einsum("bu,bu->b", positives, below), pairs)
-
-    def _per_step(self, ranked: np.ndarray) -> np.ndarray:
-        if len(self._starts) == ranked.shape[1]:
-            return ranked
-        return np.add.reduceat(ranked, self._starts, axis=1)
 
 
 def selected_metrics(

@@ -23,6 +23,10 @@ _IDENTITY = (
 )
 UNITS = ("group", "sample")
 
+# Prefix of the better of the modalities that a combination has, by itself.
+BEST_SINGLE = "best_single:"
+# The trivial predictor of tasks that name none of their own.
+MAJORITY = "majority"
 # Known optimum of a simulated source: a bound to come close to, not a predictor to beat.
 CEILING = "bayes"
 
@@ -39,7 +43,7 @@ class ResultRow:
         split: "validation", "test", ...
         protocol: "full"; "within_group" where splits share groups; "keep:text+xray" where only
             those modalities were shown.
-        metric: name of the figure; higher is better.
+        metric: name of the figure.
         value: of the model.
         n: records behind it.
         groups: groups behind it.
@@ -51,6 +55,8 @@ class ResultRow:
         difference_interval: paired, on the same records.
         checkpoint: training steps behind the parameters.
         config_hash: of the run.
+        higher_is_better: False for an error, such as a distance.
+        trivial: whether the baseline is the task's trivial predictor.
 
     Raises:
         UserError: where a figure is missing or not finite, n or groups is under 1, an interval is
@@ -75,6 +81,9 @@ class ResultRow:
     difference_interval: tuple[float, float]
     checkpoint: int
     config_hash: str
+    # Stores written before these columns hold figures of which higher is better.
+    higher_is_better: bool = True
+    trivial: bool = False
 
     def __post_init__(self) -> None:
         where = f"result {self.dataset}, {self.task}, {self.metric}"
@@ -107,8 +116,19 @@ class ResultRow:
 
     @property
     def beats(self) -> bool:
-        """Whether the paired interval of the difference excludes 0 from below."""
-        return self.difference_interval[0] > 0.0
+        """Whether the paired interval of the difference excludes 0 on the better side."""
+        low, high = self.difference_interval
+        return low > 0.0 if self.higher_is_better else high < 0.0
+
+    @property
+    def is_trivial(self) -> bool:
+        """Whether the baseline is the trivial predictor, in older stores as well."""
+        return self.trivial or self.baseline_name == MAJORITY
+
+    @property
+    def label(self) -> str:
+        """The metric, marked where lower is better."""
+        return self.metric if self.higher_is_better else f"{self.metric} (lower is better)"
 
     @property
     def is_ceiling(self) -> bool:

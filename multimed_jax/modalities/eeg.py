@@ -30,9 +30,11 @@ from jaxtyping import Float, Int
 from scipy import signal
 
 from multimed_jax.layers.decode_errors import DecodeError
+from multimed_jax.layers.eeg_lstm import LstmStem
 from multimed_jax.layers.eeg_stem import ConvStem
 from multimed_jax.layers.resample import resample, resampled_length
-from multimed_jax.types import ModalitySpec, Parts, Preview, Record, StreamSpec, UserError
+from multimed_jax.specs import ModalitySpec, StreamSpec
+from multimed_jax.types import Parts, Preview, Record, UserError
 
 NAME = "eeg"
 STREAM = "eeg.trial"
@@ -58,7 +60,9 @@ class EegOptions:
         patch_len: samples of a patch.
         max_channels: channel slots of a part.
         num_filters: spatial filters of the stem.
-        stem: "conv" (band power and waveform, see `layers.eeg_stem`).
+        stem: "conv" (band power and waveform, see `layers.eeg_stem`) or "lstm" (the stem of the
+            MultiMed paper, see `layers.eeg_lstm`).
+        num_hidden: width of the memories of "lstm".
     """
 
     rate_hz: float = 128.0
@@ -66,15 +70,19 @@ class EegOptions:
     patch_len: int = 128
     max_channels: int = 32
     num_filters: int = 16
-    stem: Literal["conv"] = "conv"
+    stem: Literal["conv", "lstm"] = "conv"
+    num_hidden: int = 64
 
     def __post_init__(self):
-        """Raises UserError for sizes that leave no patch."""
-        if min(self.patch_len, self.max_channels, self.num_filters) < 1 or self.rate_hz <= 0:
+        """Raises UserError for an unknown stem, or sizes that leave no patch."""
+        if self.stem not in ("conv", "lstm"):
+            raise UserError(f"modality {NAME!r} has stem {self.stem!r}; accepted: conv, lstm")
+        sizes = (self.patch_len, self.max_channels, self.num_filters, self.num_hidden)
+        if min(sizes) < 1 or self.rate_hz <= 0:
             raise UserError(
                 f"modality {NAME!r} has patch_len {self.patch_len}, max_channels "
-                f"{self.max_channels}, num_filters {self.num_filters}, rate_hz {self.rate_hz}; "
-                "accepted: positive numbers"
+                f"{self.max_channels}, num_filters {self.num_filters}, num_hidden "
+                f"{self.num_hidden}, rate_hz {self.rate_hz}; accepted: positive numbers"
             )
         if self.max_patches < 1:
             raise UserError(
@@ -189,8 +197,18 @@ def normalise(samples_uv: Float[np.ndarray, "T C"]) -> Float[np.ndarray, "T C"]:
 
 def make_tokenizer(
     stream: StreamSpec, d_model: int, options: EegOptions, rngs: nnx.Rngs
-) -> ConvStem:
+) -> ConvStem | LstmStem:
     """Patches to tokens."""
+    if options.stem == "lstm":
+        return LstmStem(
+            options.rate_hz,
+            options.patch_len,
+            options.max_patches,
+            options.num_filters,
+            options.num_hidden,
+            d_model,
+            rngs,
+        )
     return ConvStem(
         options.rate_hz, options.patch_len, options.max_patches, options.num_filters, d_model, rngs
     )

@@ -7,33 +7,38 @@ is kept, whatever its source normalised to. "scaled" (z-scores per gene) is refu
 zeros and depends on the other cells. Values that are not finite or negative are refused too.
 
     bin 0 padding   bin b: level in ((b-1) * bin_width, b * bin_width]   last bin: all above
+
+A cell shows at most `max_genes` genes. With select="top" those are its most expressed ones; with
+"variable" only highly variable genes count at all, `num_variable` of them, chosen on the training
+splits alone: every source's metadata ranks its own by dispersion ("highly_variable"), and `fit`
+takes turns between the sources. A cell that expresses none of them lacks the modality. Genes may
+come in any order; the same gene twice is refused.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
-from typing import Any
+from collections.abc import Mapping, Sequence
+from itertools import zip_longest
+from typing import Any, Literal
 
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Bool, Float, Int
 
 from multimed_jax.layers.decode_errors import DecodeError
-from multimed_jax.types import (
-    ModalitySpec,
-    Parts,
-    Preview,
-    Record,
-    StreamBatch,
-    StreamSpec,
-    UserError,
-)
+from multimed_jax.layers.gene_embed import GeneEmbed
+from multimed_jax.specs import ModalitySpec, StreamSpec
+from multimed_jax.types import Parts, Preview, Record, UserError
 
 NAME = "scrna"
 STREAM = "scrna.cell"
 UNITS = ("counts", "log1p")
+SELECTIONS = ("top", "variable")
+# Where the metadata of a source rank its genes, the most variable first (by key).
+METADATA_KEY = "highly_variable"
 COUNTS_PER = 10_000.0
 FEATURE_BUCKETS = 2048
 PREVIEW_GENES = 20
@@ -53,11 +58,14 @@ class ScrnaOptions:
     """Limits and hashing.
 
     Attributes:
-        max_genes: genes kept of a cell, by expression (ties: lower key first).
+        max_genes: genes kept of a cell, by expression (ties: lower key first); may be thousands.
         num_bins: expression bins, padding included.
         bin_width: width of a bin in log1p units.
         first_rows: rows of the first hash table; prime.
         second_rows: rows of the second one; another prime.
+        select: "top" or "variable", see the module's docstring.
+        num_variable: how many highly variable genes `fit` chooses.
+        variable_genes: their keys; `fit` fills them in, and keeps those that are given.
     """
 
     max_genes: int = 128
@@ -65,9 +73,17 @@ class ScrnaOptions:
     bin_width: float = 0.2
     first_rows: int = 4093
     second_rows: int = 2039
+    select: Literal["top", "variable"] = "top"
+    num_variable: int = 2000
+    variable_genes: tuple[int, ...] = ()
 
     def __post_init__(self):
-        """Raises UserError for limits that leave nothing."""
+        """Raises UserError for a choice that is none, and limits that leave nothing."""
+        if self.select not in SELECTIONS or self.num_variable < 1:
+            raise UserError(
+                f"modality {NAME!r} has select {self.select!r} and num_variable "
+                f"{self.num_variable}; accepted: {', '.join(SELECTIONS)}, and at least 1"
+            )
         if self.max_genes < 1 or self.num_bins < 2 or self.bin_width <= 0:
             raise UserError(
                 f"modality {NAME!r} has max_genes {self.max_genes}, num_bins {self.num_bins}, "
@@ -85,10 +101,73 @@ def make_streams(options: ScrnaOptions) -> tuple[StreamSpec, ...]:
     return (StreamSpec(STREAM, NAME, (2,), 1, "int32"),)
 
 
+def fit(options: ScrnaOptions, metadata: Sequence[Mapping[str, Any]]) -> ScrnaOptions:
+    """Chooses the highly variable genes from the rankings of the training sources, in turn.
+
+        source a   5 8 2        num_variable = 4        chosen   5 7 8 2
+        source b   7 5 9
+
+    Raises:
+        UserError: where a source of cells has no ranking, or there is no source of cells.
+    """
+    if options.select != "variable" or options.variable_genes:
+        return options
+    rankings = []
+    for source in metadata:
+        if "modalities" in source and NAME not in source["modalities"]:
+            continue
+        if METADATA_KEY not in source or not len(source[METADATA_KEY]):
+            raise UserError(
+                f"source {source['namespace']!r} has no {METADATA_KEY!r} in its metadata, which "
+                f"modality {NAME!r} with select='variable' chooses genes from; build it again with "
+                "a builder that ranks genes, or set select='top'"
+            )
+        rankings.append([int(key) for key in source[METADATA_KEY]])
+    if not rankings:
+        raise UserError(
+            f"modality {NAME!r} has select='variable', and no source of the run holds cells; "
+            "accepted: at least one, or select='top'"
+        )
+    # A dict keeps the first place of each gene.
+    turns = dict.fromkeys(key for turn in zip_longest(*rankings) for key in turn if key is not None)
+    return dataclasses.replace(options, variable_genes=tuple(turns)[: options.num_variable])
+
+
+@functools.lru_cache(maxsize=8)
+def _sorted_keys(genes: tuple[int, ...]) -> Int[np.ndarray, "v"]:
+    return np.sort(np.array(genes, np.int32))
+
+
+def selected(keys: Int[np.ndarray, "k"], options: ScrnaOptions) -> Bool[np.ndarray, "k"]:
+    """Which genes may be shown.
+
+    Raises:
+        UserError: where variable genes are asked for and `fit` has not chosen any.
+    """
+    if options.select == "top":
+        return np.ones(len(keys), bool)
+    if not options.variable_genes:
+        raise UserError(
+            f"modality {NAME!r} has select='variable' and no variable_genes; accepted: the keys "
+            "that a run chooses from its training sources"
+        )
+    chosen = _sorted_keys(options.variable_genes)
+    place = np.minimum(np.searchsorted(chosen, keys), len(chosen) - 1)
+    return chosen[place] == keys
+
+
 def count(record: Record, options: ScrnaOptions) -> dict[str, int]:
-    """Genes with a value other than 0, at most `max_genes`."""
+    """Selected genes with a value other than 0, at most `max_genes`."""
     cell = record.get(NAME)
-    number = 0 if cell is None else int(np.count_nonzero(np.asarray(cell["values"])))
+    if cell is None:
+        return {}
+    values, keys = np.asarray(cell["values"]), np.asarray(cell["gene_keys"])
+    if options.select == "top":
+        number = int(np.count_nonzero(values))
+    elif keys.shape == values.shape:
+        number = int(np.count_nonzero(selected(keys, options) & (values != 0)))
+    else:  # cannot be decoded: it lies as an empty place, and is counted there
+        number = 1
     return {STREAM: min(number, options.max_genes)} if number else {}
 
 
@@ -99,7 +178,7 @@ def log_levels(
 
     Raises:
         DecodeError: a unit other than `UNITS`; values that are negative or not finite; keys and
-            values of different lengths.
+            values of different lengths; a key that is negative or comes twice.
     """
     unit = cell["unit"].decode("utf-8") if isinstance(cell["unit"], bytes) else str(cell["unit"])
     if unit not in UNITS:
@@ -115,6 +194,10 @@ def log_levels(
         raise DecodeError(
             "a cell has a negative or non-finite value; accepted: values of at least 0"
         )
+    if keys.size and (keys.min() < 0 or not _are_distinct(keys)):
+        raise DecodeError(
+            "a cell has a gene key that is negative or comes twice; accepted: each gene once"
+        )
     if not values.all():
         present = values > 0
         keys, values = keys[present], values[present]
@@ -124,10 +207,17 @@ def log_levels(
     return keys, values
 
 
+def _are_distinct(keys: Int[np.ndarray, "k"]) -> bool:
+    if (keys[1:] > keys[:-1]).all():  # as most sources store them
+        return True
+    ordered = np.sort(keys)
+    return bool((ordered[1:] > ordered[:-1]).all())
+
+
 def decode(
     record: Record, options: ScrnaOptions, rng: np.random.Generator | None
 ) -> dict[str, Parts]:
-    """(gene key, bin) of the most expressed genes; empty where the record has no cell.
+    """(gene key, bin) of the most expressed of the selected genes; empty where there is none.
 
     Raises:
         DecodeError: as `log_levels`.
@@ -136,6 +226,9 @@ def decode(
     if cell is None or not len(cell["values"]):
         return {}
     keys, levels = log_levels(cell)
+    # Levels first: the total of counts is over all genes, shown or not.
+    chosen = selected(keys, options)
+    keys, levels = keys[chosen], levels[chosen]
     if not len(keys):
         return {}
     order = np.lexsort((keys, -levels))[: options.max_genes]
@@ -147,41 +240,13 @@ def decode(
     return {STREAM: Parts(parts, np.zeros((len(order), 1), np.float32), zeros)}
 
 
-class GeneEmbed(nnx.Module):
-    """Hashed gene embedding, scaled and shifted by the expression bin.
-
-    A gene is the sum of a row of each of two tables (Svenstrup et al. 2017, "Hash embeddings for
-    efficient word representations"); rows are key % V1 and (key // V1) % V2, so two genes share
-    both with a chance of about 1 / (V1 * V2), and a gene of any source fits without a vocabulary.
-    The gate starts at the level of the bin: the mean token of a cell is then linear in its
-    expression from the first step on.
-    """
-
-    def __init__(self, d_model: int, options: ScrnaOptions, rngs: nnx.Rngs):
-        self.first_rows, self.second_rows = options.first_rows, options.second_rows
-        init = nnx.initializers.normal(2**-0.5)
-        self.first = nnx.Param(init(rngs.params(), (self.first_rows, d_model), jnp.float32))
-        self.second = nnx.Param(init(rngs.params(), (self.second_rows, d_model), jnp.float32))
-        level = (np.arange(options.num_bins) - 0.5).clip(0) * options.bin_width
-        gate = np.repeat(level[:, None], d_model, axis=1).astype(np.float32)
-        self.gate = nnx.Param(jnp.asarray(gate))
-        small = nnx.initializers.normal(0.1)
-        self.bin = nnx.Param(small(rngs.params(), (options.num_bins, d_model), jnp.float32))
-
-    def __call__(self, stream: StreamBatch) -> Float[Array, "P N D"]:
-        """One token for each gene."""
-        key, level = jnp.asarray(stream.parts)[..., 0], jnp.asarray(stream.parts)[..., 1]
-        first = jnp.take(self.first[...], key % self.first_rows, axis=0)
-        second = jnp.take(self.second[...], (key // self.first_rows) % self.second_rows, axis=0)
-        gate = jnp.take(self.gate[...], level, axis=0)
-        return (first + second) * gate + jnp.take(self.bin[...], level, axis=0)
-
-
 def make_tokenizer(
     stream: StreamSpec, d_model: int, options: ScrnaOptions, rngs: nnx.Rngs
 ) -> GeneEmbed:
     """Genes to tokens."""
-    return GeneEmbed(d_model, options, rngs)
+    # The level in the middle of each bin.
+    levels = (np.arange(options.num_bins) - 0.5).clip(0) * options.bin_width
+    return GeneEmbed(levels, options.first_rows, options.second_rows, d_model, rngs)
 
 
 def features(record: Record, options: ScrnaOptions) -> Float[np.ndarray, "2048"]:
@@ -220,4 +285,5 @@ SPEC = ModalitySpec(
     make_tokenizer=make_tokenizer,
     features=features,
     preview=preview,
+    fit=fit,
 )

@@ -69,7 +69,7 @@ def _draw_validation(run: RunData, task: str, axes: Axes) -> None:
         if _is_validation(name) and name.rsplit("/", 1)[1] == task:
             metric, rest = name.split("/validation/", 1)
             found[rest.rsplit("/", 1)[0]] = curve
-    chance = majority_figures(run, task, metric)
+    chance = trivial_figures(run, task, metric)
     for i, (source, curve) in enumerate(sorted(found.items())):
         colour = PALETTE[i % len(PALETTE)]
         axes.plot(
@@ -81,23 +81,25 @@ def _draw_validation(run: RunData, task: str, axes: Axes) -> None:
             label=shorten(source, 34),
         )
         if source in chance:
-            axes.axhline(chance[source], color=colour, linestyle=(0, (4, 3)), linewidth=1.1)
-    if any(source in chance for source in found):
-        axes.plot([], [], color=SOFT, linestyle=(0, (4, 3)), linewidth=1.1, label="majority class")
+            axes.axhline(chance[source][1], color=colour, linestyle=(0, (4, 3)), linewidth=1.1)
+    names = sorted({chance[source][0].replace("_", " ") for source in found if source in chance})
+    if names:
+        label = " or ".join(names)
+        axes.plot([], [], color=SOFT, linestyle=(0, (4, 3)), linewidth=1.1, label=label)
     _finish(axes, f"{task}: validation {metric or 'figure'}", metric, bool(found))
     if found:
         low, high = axes.get_ylim()
         axes.set_ylim(max(0.0, low - 0.02) if low >= 0 else low, high)
 
 
-def majority_figures(run: RunData, task: str, metric: str) -> dict[str, float]:
-    """Source -> what the majority class scores on the evaluated split."""
+def trivial_figures(run: RunData, task: str, metric: str) -> dict[str, tuple[str, float]]:
+    """Source -> name of the trivial predictor and what it scores on the evaluated split."""
     return {
-        row.dataset: row.baseline
+        row.dataset: (row.baseline_name, row.baseline)
         for row in run.rows
         if row.task == task
         and row.metric == metric
-        and row.baseline_name == "majority"
+        and row.is_trivial
         and "keep:" not in row.protocol
     }
 

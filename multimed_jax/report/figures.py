@@ -1,20 +1,18 @@
-"""Figures of the results: intervals beside baselines, and confusion matrices."""
+"""Figures of the results: intervals beside baselines."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from multimed_jax.metrics.result_row import CEILING, ResultRow
-from multimed_jax.report.run_data import RunData, StoredPredictions
+from multimed_jax.metrics.result_row import ResultRow
+from multimed_jax.report.run_data import RunData
 from multimed_jax.report.style import (
     INK,
     PALETTE,
-    SEQUENTIAL,
     SOFT,
     WIDTH_IN,
     make_figure,
@@ -22,17 +20,11 @@ from multimed_jax.report.style import (
     shorten,
 )
 
-# Above so many classes numbers in the cells can no longer be read.
-MAX_WRITTEN_CLASSES = 12
-
 # Baselines in one colour, told apart by shape: marker, size, filled.
-_MAJORITY = ("|", 13, True)
-_SHAPES = {
-    "majority": _MAJORITY,
-    "logistic_regression": ("D", 5.5, False),
-    CEILING: ("*", 9, False),
-}
-_OTHER_SHAPE = ("s", 5, False)
+_TRIVIAL = ("|", 13, True)
+_CEILING = ("*", 9, False)
+# Any other takes the next of these when it is first met.
+_OTHERS = tuple((marker, 5.5, False) for marker in "Ds^vpPXh")
 
 Place = tuple[str, str, str, str]  # task, dataset, protocol, metric
 
@@ -78,7 +70,7 @@ def _place(row: ResultRow) -> Place:
 def _place_label(place: Place) -> str:
     task, dataset, protocol, metric = place
     extra = "" if protocol == "full" else f"\n{shorten(protocol, 40)}"
-    named = "" if metric == "accuracy" else f" ({metric})"
+    named = "" if metric == "accuracy" else f" ({metric.replace('_', ' ')})"
     return f"{task}{named} · {shorten(dataset, 34)}{extra}"
 
 
@@ -92,9 +84,13 @@ def _draw_row(
     axes.plot(row.interval, [y, y], color=colour, linewidth=2.2, solid_capstyle="butt", zorder=3)
     axes.plot(row.value, y, "o", color=colour, markersize=6.5, zorder=4)
     name = row.baseline_name.partition(":")[0]
-    shape = _SHAPES[name] if name in _SHAPES else _OTHER_SHAPE
-    used[name] = shape
-    marker, size, filled = shape
+    # The trivial predictor of every task has the same mark, whatever its name.
+    name = "trivial baseline" if row.is_trivial else name
+    if name not in used:
+        number = sum(shape in _OTHERS for shape in used.values())
+        other = _OTHERS[number % len(_OTHERS)]
+        used[name] = _CEILING if row.is_ceiling else _TRIVIAL if row.is_trivial else other
+    marker, size, filled = used[name]
     axes.plot(
         row.baseline,
         y,
@@ -127,39 +123,6 @@ def _legend(labels: Sequence[str], used: dict[str, tuple[str, float, bool]]) -> 
             )
         )
     return handles
-
-
-def draw_confusion(found: StoredPredictions, path: Path) -> Path:
-    """Counts of truth (rows) against prediction (columns), shaded by the share of the row."""
-    counts = confusion_counts(found)
-    num_classes = len(found.class_names)
-    share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    figure = make_figure(WIDTH_IN / 2, WIDTH_IN / 2 * 0.8)
-    axes = figure.subplots()
-    axes.grid(False)
-    axes.imshow(share, cmap=SEQUENTIAL, vmin=0, vmax=1, aspect="equal")
-    names = [shorten(name, 22) for name in found.class_names]
-    size = 8.5 if num_classes <= 8 else 7.5 if num_classes <= 16 else 6
-    axes.set_xticks(range(num_classes), names, rotation=35, ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(num_classes), names)
-    axes.tick_params(length=0, labelsize=size, labelcolor=INK)
-    axes.set_xlabel("prediction")
-    axes.set_ylabel("truth")
-    for spine in axes.spines.values():
-        spine.set_visible(False)
-    if num_classes <= MAX_WRITTEN_CLASSES:
-        for (i, j), count in np.ndenumerate(counts):
-            if count:
-                colour = "white" if share[i, j] > 0.55 else INK
-                axes.text(j, i, str(count), ha="center", va="center", color=colour, fontsize=size)
-    return save_figure(figure, path)
-
-
-def confusion_counts(found: StoredPredictions) -> np.ndarray:
-    """[truth, prediction] counts of records."""
-    num_classes = len(found.class_names)
-    cell = found.targets.astype(np.int64) * num_classes + found.probabilities.argmax(1)
-    return np.bincount(cell, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
 def split_rows(run: RunData, rows: Sequence[ResultRow]) -> tuple[str, list[ResultRow]]:

@@ -9,22 +9,34 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from multimed_jax.metrics.result_row import ResultRow, grouped_rows, primary_rows
+from multimed_jax.metrics.result_row import (
+    BEST_SINGLE,
+    ResultRow,
+    grouped_rows,
+    primary_rows,
+)
 from multimed_jax.report.curves import draw_fill, draw_learning_curves, logged, tasks_of
-from multimed_jax.report.figures import draw_confusion, draw_intervals, split_rows
-from multimed_jax.report.run_data import RunData, SampleSheet, read_runs
-from multimed_jax.report.sample_figures import Shown, by_modality, draw_samples, verdict
+from multimed_jax.report.figures import draw_intervals, split_rows
+from multimed_jax.report.prediction_figures import (
+    MAX_COLUMNS,
+    draw_confusion,
+    draw_labels,
+    draw_scatter,
+    label_figures,
+)
+from multimed_jax.report.run_data import RunData, read_runs
+from multimed_jax.report.sample_cards import text_cards
+from multimed_jax.report.sample_figures import by_modality, draw_samples
 from multimed_jax.report.style import CSS, styled
+from multimed_jax.report.synergy import synergy_section
 from multimed_jax.report.tables import (
     comparison_table,
     facts_table,
+    labels_table,
     metrics_table,
     results_table,
 )
 from multimed_jax.types import UserError
-
-# A text of a sample sheet is shown up to so many characters.
-_MAX_TEXT = 1200
 
 
 def write_report(folders: Sequence[Path], output: Path) -> Path:
@@ -60,7 +72,8 @@ class _Page:
             tail = f" of {run.label}" if len(self._runs) > 1 else ""
             mark = f"{_slug(run.label)}-" if len(self._runs) > 1 else ""
             for name, title, body in (
-                ("confusion", "Confusion", self._confusion(run, mark)),
+                ("synergy", "Modalities together", synergy_section(run.rows)),
+                ("predictions", "Predictions", self._predictions(run, mark)),
                 ("curves", "Learning curves", self._curves(run, mark)),
                 ("fill", "Packing", self._fill(run, mark)),
                 ("samples", "Samples", self._samples(run, mark)),
@@ -107,31 +120,49 @@ class _Page:
         return (
             "<p class='note'>The primary metric of each task. An interval is a bootstrap over "
             "groups (patients, donors, subjects); <b>beats</b> means that the paired interval of "
-            "the difference on the same records excludes 0 from below. * marks intervals over "
-            "samples: fewer than ten groups, or splits that share groups; they are too narrow for "
-            f"a new group.</p>{table}"
+            "the difference on the same records excludes 0 on the better side. * marks intervals "
+            "over samples: fewer than ten groups, or splits that share groups; they are too narrow "
+            f"for a new group.</p>{table}"
             + self._figure(
                 path,
                 "Each result with its interval and its baselines",
                 "Dots are the model, whiskers its interval, grey marks the baselines on the same "
-                "records.",
+                "records; the table names each task's trivial baseline.",
             )
             + f"<details><summary>All metrics</summary>{every}</details>"
         )
 
-    def _confusion(self, run: RunData, mark: str) -> str:
-        figures = []
+    def _predictions(self, run: RunData, mark: str) -> str:
+        """Confusion matrices of classes in pairs, then scatters of values, then labels."""
+        pairs, wide = [], []
         for found in run.predictions:
-            path = self._png(f"{mark}confusion-{found.split}-{_slug(found.stem)}")
-            draw_confusion(found, path)
             source, _, task = found.stem.rpartition("--")
-            caption = f"{task}, {source}, {found.split}: {len(found.targets)} records"
-            figures.append(self._figure(path, f"Confusion matrix of {caption}", caption))
-        if not figures:
+            caption = f"{task}, {source}, {found.split}: {len(found.targets):,} records"
+            stem = f"{found.split}-{_slug(found.stem)}"
+            if found.kind == "classes":
+                path = draw_confusion(found, self._png(f"{mark}confusion-{stem}"))
+                pairs.append(self._figure(path, f"Confusion matrix of {caption}", caption))
+            elif found.kind == "values":
+                path = draw_scatter(found, self._png(f"{mark}scatter-{stem}"))
+                columns = len(found.class_names)
+                if columns > MAX_COLUMNS:
+                    caption += f"; the first {MAX_COLUMNS} of {columns} columns"
+                single = pairs if columns == 1 else wide
+                single.append(self._figure(path, f"Prediction against truth of {caption}", caption))
+            else:
+                path = draw_labels(found, self._png(f"{mark}labels-{stem}"))
+                wide.append(
+                    self._figure(path, f"Figures by label of {caption}", caption)
+                    + labels_table(label_figures(found))
+                )
+        if not pairs and not wide:
             return "<p class='note'>No predictions are stored.</p>"
         return (
-            "<p class='note'>Rows are the truth, columns the prediction; numbers are records, "
-            f"shades their share of the row.</p><div class='pair'>{''.join(figures)}</div>"
+            "<p class='note'>Confusion: rows are the truth, columns the prediction; numbers are "
+            "records, shades their share of the row. Values: each dot is a record, on the dashed "
+            "line prediction and truth are equal. Labels: records where the label is not known "
+            "are left out.</p>"
+            f"<div class='pair'>{''.join(pairs)}</div>{''.join(wide)}"
         )
 
     def _curves(self, run: RunData, mark: str) -> str:
@@ -143,8 +174,8 @@ class _Page:
             figures.append(self._figure(path, f"Learning curves of {task}"))
         return (
             "<p class='note'>Left: loss of each modality, as logged (faint) and as a running mean. "
-            "Right: the primary metric on validation records; dashed, what the majority class "
-            f"scores on the evaluated split.</p>{''.join(figures)}"
+            "Right: the primary metric on validation records; dashed, what the trivial "
+            f"predictor scores on the evaluated split.</p>{''.join(figures)}"
         )
 
     def _fill(self, run: RunData, mark: str) -> str:
@@ -163,7 +194,7 @@ class _Page:
                 title = f"{modality}: {sheet.sheet['task']}, {sheet.sheet['source']}"
                 parts.append(f"<h3>{escape(title)}</h3>")
                 if shown[0][1]["kind"] == "text":
-                    parts.append(_cards(sheet, shown))
+                    parts.append(text_cards(sheet, shown))
                     continue
                 path = self._png(f"{mark}samples-{_slug(sheet.stem)}-{_slug(modality)}")
                 draw_samples(sheet, shown, path)
@@ -172,25 +203,10 @@ class _Page:
             return "<p class='note'>No samples are stored; add the evaluator samples.</p>"
         return (
             "<p class='note'>Records drawn by the run's seed, not picked. ✓ and blue: the model is "
-            "right; ✗ and orange: it is not. The number is the probability of what it said, from "
-            f"all modalities of the record.</p>{''.join(parts)}"
+            "right (of labels: all that are known); ✗ and orange: it is not; numbers are neither. "
+            "The figure behind a class is the probability of what the model said, from all "
+            "modalities of the record.</p>" + "".join(parts)
         )
-
-
-def _cards(sheet: SampleSheet, shown: Sequence[Shown]) -> str:
-    cards = []
-    for record, preview in shown:
-        right, truth, said = verdict(record, sheet.sheet["class_names"])
-        text = preview["text"]
-        if len(text) > _MAX_TEXT:
-            text = f"{text[:_MAX_TEXT]} …"
-        kind, tick, tone = ("", "✓", "yes") if right else (" miss", "✗", "no")
-        cards.append(
-            f"<div class='card{kind}'><p class='said'>truth <b>{escape(truth)}</b><br>"
-            f"<span class='{tone}'>{tick} said {escape(said)}</span></p>"
-            f"<blockquote>{escape(text)}</blockquote></div>"
-        )
-    return f"<div class='cards'>{''.join(cards)}</div>"
 
 
 def _lead(runs: Sequence[RunData]) -> str:
@@ -206,18 +222,19 @@ def _lead(runs: Sequence[RunData]) -> str:
 
 def _summary(rows: Sequence[ResultRow]) -> str:
     plain = [row for row in rows if "keep:" not in row.protocol]
-    majority = [row for row in plain if row.baseline_name == "majority"]
-    beaten = sum(row.beats for row in majority)
-    text = f"{beaten} of {len(majority)} results beat the majority class"
+    trivial = [row for row in plain if row.is_trivial]
+    text = f"{_beaten(trivial)} results beat the trivial baseline"
     simple = [row for row in plain if row.baseline_name == "logistic_regression"]
     if simple:
-        beaten = sum(row.beats for row in simple)
-        text += f"; {beaten} of {len(simple)} beat logistic regression on simple features"
-    fused = [row for row in rows if row.baseline_name.startswith("best_single:")]
+        text += f"; {_beaten(simple)} beat logistic regression on simple features"
+    fused = [row for row in rows if row.baseline_name.startswith(BEST_SINGLE)]
     if fused:
-        beaten = sum(row.beats for row in fused)
-        text += f"; {beaten} of {len(fused)} combinations beat their best single modality"
+        text += f"; {_beaten(fused)} combinations beat their best single modality"
     return text + "."
+
+
+def _beaten(rows: Sequence[ResultRow]) -> str:
+    return f"{sum(row.beats for row in rows)} of {len(rows)}"
 
 
 def _facts(run: RunData) -> str:

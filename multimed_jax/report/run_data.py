@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Num
 
 from multimed_jax.metrics.result_row import ResultRow
 from multimed_jax.results import read_rows
@@ -32,8 +32,9 @@ class StoredPredictions:
 
     split: str
     stem: str  # "<source>--<task>" with the source's / and : as _
-    probabilities: Float[np.ndarray, "n C"]
-    targets: Int[np.ndarray, "n"]
+    kind: str  # "classes", "labels", "values" or "other"
+    probabilities: Float[np.ndarray, "n *C"]  # or values in target units
+    targets: Num[np.ndarray, "n *F"]
     class_names: tuple[str, ...]
 
 
@@ -144,16 +145,20 @@ def _read_predictions(folder: Path) -> list[StoredPredictions]:
         arrays = _load_arrays(path)
         try:
             names = tuple(str(name) for name in arrays["class_names"])
-            if names:  # a task without classes has no confusion matrix
-                out.append(
-                    StoredPredictions(
-                        path.parent.name,
-                        path.stem,
-                        arrays["probabilities"],
-                        arrays["targets"],
-                        names,
-                    )
+            # Stores written before the kind was told hold classes, or nothing that has names.
+            kind = str(arrays["kind"]) if "kind" in arrays else "classes" if names else "other"
+            if kind == "other":
+                continue  # coordinates and answers: nothing to draw against the truth
+            out.append(
+                StoredPredictions(
+                    path.parent.name,
+                    path.stem,
+                    kind,
+                    arrays["probabilities"],
+                    arrays["targets"],
+                    names,
                 )
+            )
         except KeyError as error:
             raise UserError(f"{path} is damaged: it lacks {error}") from None
     return out

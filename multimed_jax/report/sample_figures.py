@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -47,31 +48,65 @@ def draw_samples(sheet: SampleSheet, shown: Sequence[Shown], path: Path) -> Path
     grid = figure.subplots(rows, _COLUMNS, squeeze=False).ravel()
     for axes, (record, preview) in zip(grid, shown, strict=False):
         draw(axes, sheet.arrays[preview["array"]], preview)
-        _caption(axes, record, sheet.sheet["class_names"])
+        _caption(axes, record, sheet.sheet)
     for axes in grid[len(shown) :]:
         axes.set_visible(False)
     return save_figure(figure, path)
 
 
-def verdict(record: Mapping[str, Any], class_names: Sequence[str]) -> tuple[bool, str, str]:
-    """Whether the prediction is right, the truth, and the prediction with its probability."""
-    truth, guess = int(record["truth"]), int(record["prediction"])
-    return truth == guess, class_names[truth], f"{class_names[guess]} ({record['probability']:.2f})"
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """What is said of a record.
+
+    Attributes:
+        right: None where there is no right and wrong, as with a number.
+        truth: in words; "" where it is an array.
+        said: the prediction in words.
+        probability: of what was said, as text; "" where there is none.
+    """
+
+    right: bool | None
+    truth: str
+    said: str
+    probability: str
+
+    @property
+    def mark(self) -> str:
+        """Repeats what the colour says."""
+        return "" if self.right is None else "✓" if self.right else "✗"
 
 
-def _caption(axes: Axes, record: Mapping[str, Any], class_names: Sequence[str]) -> None:
-    right, truth, _ = verdict(record, class_names)
-    mark, colour = ("✓", RIGHT) if right else ("✗", WRONG)
-    said = shorten(class_names[int(record["prediction"])], 24)
-    # Two lines above the panel; the mark repeats what the colour says.
+def verdict(record: Mapping[str, Any], sheet: Mapping[str, Any]) -> Verdict:
+    """Of classes from their indices, of any other kind as the sheet words it."""
+    # Sheets written before the kind was told hold classes.
+    if "kind" in sheet and sheet["kind"] != "classes":
+        return Verdict(record["right"], record["truth"], record["prediction"], "")
+    names, truth, guess = sheet["class_names"], int(record["truth"]), int(record["prediction"])
+    return Verdict(truth == guess, names[truth], names[guess], f"{record['probability']:.2f}")
+
+
+def _caption(axes: Axes, record: Mapping[str, Any], sheet: Mapping[str, Any]) -> None:
+    told = verdict(record, sheet)
+    if not (told.truth or told.said):
+        return
+    colour = INK if told.right is None else RIGHT if told.right else WRONG
+    said = f"{told.mark} said  {_fitted(told.said, sheet, 26)} {told.probability}".strip()
+    # Two lines above the panel.
     axes.set_title(
-        f"truth  {shorten(truth, 26)}\n{mark} said  {said} {record['probability']:.2f}",
+        f"truth  {_fitted(told.truth, sheet, 28)}\n{said}",
         fontsize=8,
         fontweight="normal",
         color=colour,
         linespacing=1.35,
         pad=5,
     )
+
+
+def _fitted(text: str, sheet: Mapping[str, Any], limit: int) -> str:
+    """Names differ at their ends and are cut inside; lists of values keep their first columns."""
+    if "kind" not in sheet or sheet["kind"] == "classes" or len(text) <= limit:
+        return shorten(text, limit)
+    return f"{text[: limit - 1].rstrip(' ,')}…"
 
 
 def _draw_image(axes: Axes, values: np.ndarray, preview: Mapping[str, Any]) -> None:

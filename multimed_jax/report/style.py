@@ -145,7 +145,7 @@ figcaption { color: var(--soft); font-size: 13px; margin-top: 6px; }
   gap: 14px; margin: 12px 0 22px; }
 .card { border: 1px solid var(--rule); border-left: 4px solid var(--right); border-radius: 4px;
   padding: 10px 14px 12px; font-size: 13.5px; min-width: 0; }
-.card.miss { border-left-color: #D55E00; }
+.card.miss { border-left-color: #D55E00; } .card.plain { border-left-color: var(--faint); }
 .card .said { font-size: 13px; margin: 0 0 6px; }
 .card blockquote { margin: 0; color: #333d4a; white-space: pre-wrap; overflow-wrap: anywhere;
   max-height: 180px; overflow-y: auto; }

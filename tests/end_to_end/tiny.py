@@ -17,7 +17,7 @@ def get_config():
         num_steps=40,
         log_every_steps=1,
         modalities=(
-            mri.SPEC.with_options(side=32, patch=16),
+            mri.SPEC.with_options(side=32, patch=16, streams=("slice",)),
             xray.SPEC.with_options(side=32, patch=16),
             eeg.SPEC.with_options(window_s=2.0, rate_hz=64.0, patch_len=32, max_channels=8),
             scrna.SPEC.with_options(max_genes=16),

@@ -23,7 +23,8 @@ from multimed_jax.config import (
 from multimed_jax.evaluators.context import EvalContext, Predictions
 from multimed_jax.layers.decode_errors import DecodeError
 from multimed_jax.metrics.classification import classification_metrics
-from multimed_jax.types import ModalitySpec, Namespace, Preview, SourceInfo, TaskSpec
+from multimed_jax.specs import ModalitySpec, Namespace, SourceInfo, TaskSpec
+from multimed_jax.types import Preview
 
 SOURCE = "toy/small:1.0.0"
 CLASSES = ("calm", "mixed", "wild")

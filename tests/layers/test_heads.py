@@ -12,7 +12,8 @@ from multimed_jax.layers.heads import (
     namespaced_cross_entropy,
     namespaced_probabilities,
 )
-from multimed_jax.types import Namespace, TargetSlots, UserError
+from multimed_jax.specs import Namespace
+from multimed_jax.types import TargetSlots, UserError
 
 SPACES = (
     Namespace("hospital_a/native", ("x", "y", "z"), (6, 3, 1)),

@@ -48,6 +48,64 @@ def test_transparent_pixels_are_black():
     np.testing.assert_allclose(images.read_grey(encode(two), (9, 11)), expected, atol=1.5)
 
 
+def test_grey_and_colour_modes_as_colour():
+    grey, rgb, rgba = noise(9, 11), noise(9, 11, 3), noise(9, 11, 4)
+    got = images.read_colour(encode(Image.fromarray(rgb)), (9, 11))
+    assert got.dtype == np.float32 and (got == rgb).all()
+    assert (images.read_colour(encode(Image.fromarray(grey)), (9, 11)) == grey[..., None]).all()
+    palette = Image.fromarray(rgb).quantize(16)
+    got = images.read_colour(encode(palette), (9, 11))
+    assert (got == np.asarray(palette.convert("RGB"))).all()
+    got = images.read_colour(encode(Image.fromarray(rgba)), (9, 11))
+    np.testing.assert_allclose(got, rgba[..., :3] * (rgba[..., 3:] / 255), atol=1.0)
+    deep = noise(9, 11, high=4096, dtype=np.uint16)
+    deep[0, 0] = 4095
+    got = images.read_colour(encode(Image.fromarray(deep)), (9, 11))
+    np.testing.assert_allclose(got, np.repeat(deep[..., None] / 4095 * 255, 3, -1), atol=0.51)
+    small = images.read_colour(encode(Image.fromarray(rgb)), (4, 5), (9, 11))
+    expected = Image.fromarray(rgb).resize((5, 4), Image.Resampling.BILINEAR)
+    assert (small == np.asarray(expected)).all()
+
+
+def test_the_header_tells_colour():
+    grey, rgb = Image.fromarray(noise(40, 40)), Image.fromarray(noise(40, 40, 3))
+    for kind in ("PNG", "JPEG"):
+        # Cut behind the header: the pixels are not needed.
+        assert not images.is_colour(encode(grey, kind)[:-300])
+        assert images.is_colour(encode(rgb, kind)[:-300])
+    assert images.is_colour(encode(rgb.convert("CMYK"), "JPEG"))
+    assert images.is_colour(encode(grey.convert("RGB")))
+    assert images.is_colour(encode(rgb.quantize(16)))
+    shades = grey.convert("P", palette=Image.Palette.WEB)
+    shades.putpalette([level for level in range(256) for _ in range(3)])
+    assert not images.is_colour(encode(shades))
+    for mode in ("1", "LA"):
+        assert not images.is_colour(encode(grey.convert(mode)))
+    assert not images.is_colour(encode(Image.fromarray(noise(4, 4, high=9000, dtype=np.uint16))))
+    assert images.is_colour(encode(rgb.convert("RGBA")))
+    for damaged in (b"", b"not an image", encode(rgb)[:20]):
+        with pytest.raises(DecodeError, match="accepted: complete JPEG or PNG"):
+            images.is_colour(damaged)
+
+
+def test_deep_values_of_any_type_and_byte_order():
+    values = noise(9, 11, high=60_000, dtype=np.uint16)
+    values[0, 0] = 59_999
+    expected = values / 65_535 * 255
+    png = encode(Image.fromarray(values))
+    np.testing.assert_allclose(images.read_grey(png, (9, 11)), expected, rtol=1e-5)
+    # Signed containers hold what is under 0 as black.
+    for dtype in (np.int32, np.dtype(">u2"), np.dtype("<u2")):
+        got = images._scale_deep(values.astype(dtype))
+        np.testing.assert_allclose(got, expected, rtol=1e-5)
+    signed = values.astype(np.int32) - 30_000
+    got = images._scale_deep(signed)
+    np.testing.assert_allclose(got, np.maximum(signed, 0) / 65_535 * 255, rtol=1e-5)
+    assert (images._scale_deep(np.full((2, 2), -7)) == 0).all()
+    blank = np.zeros((4, 5), np.uint16)
+    assert (images.read_grey(encode(Image.fromarray(blank)), (4, 5)) == 0).all()
+
+
 @pytest.mark.parametrize("depth", [8, 12, 16])
 def test_sixteen_bits_scale_by_their_depth(depth):
     values = noise(9, 11, high=2**depth, dtype=np.uint16)
@@ -77,8 +135,9 @@ def test_large_jpeg_keeps_its_means():
     ids=["empty", "text", "cut png", "cut jpeg", "bmp"],
 )
 def test_damaged_images_are_refused(encoded):
-    with pytest.raises(DecodeError, match="accepted: complete JPEG or PNG"):
-        images.read_grey(encoded, (8, 8))
+    for read in (images.read_grey, images.read_colour):
+        with pytest.raises(DecodeError, match="accepted: complete JPEG or PNG"):
+            read(encoded, (8, 8))
 
 
 def test_every_truncation_is_an_error_or_an_image():
@@ -103,8 +162,9 @@ def test_bomb_is_refused_by_its_header(side):
     data = bytearray(header.getvalue())
     data[16:24] = side.to_bytes(4, "big") * 2
     data[29:33] = zlib.crc32(bytes(data[12:29])).to_bytes(4, "big")
-    with pytest.raises(DecodeError, match=str(images.MAX_PIXELS)):
-        images.read_grey(bytes(data), (8, 8))
+    for read in (images.read_grey, images.read_colour):
+        with pytest.raises(DecodeError, match=str(images.MAX_PIXELS)):
+            read(bytes(data), (8, 8))
 
 
 def test_size_must_be_the_stated_one():
@@ -133,20 +193,20 @@ def test_patchify_keeps_channels_and_places():
         assert (part == image[2 * row : 2 * row + 2, 2 * column : 2 * column + 2]).all()
 
 
-def test_augment_moves_the_image_and_keeps_it_mild():
-    image = np.zeros((32, 32), np.float32)
-    image[16, 16] = 1.0
-    seen = set()
-    for seed in range(40):
-        out = patches.augment(image, np.random.default_rng(seed))
-        place = np.unravel_index(out.argmax(), out.shape)
-        seen.add(place)
-        assert max(abs(int(place[0]) - 16), abs(int(place[1]) - 16)) <= 2
-        assert 0.75 < out.max() <= 1.0
-    assert len(seen) > 5
-    assert patches.augment(np.zeros((1, 64), np.float32), np.random.default_rng(1)).shape == (1, 64)
-
-
 def test_geometry_is_checked():
     with pytest.raises(UserError, match="1 <= patch <= side"):
         patches.check_geometry(8, 0)
+
+
+def test_colour_features_are_means_and_shares():
+    blocks = noise(8, 8, 3)
+    image = np.kron(blocks, np.ones((8, 8, 1), np.uint8))
+    value = {"encoded": encode(Image.fromarray(image)), "height": 64, "width": 64}
+    got = patches.colour_features(value)
+    assert got.shape == (patches.NUM_COLOUR_FEATURES,) and got.dtype == np.float32
+    np.testing.assert_allclose(got[:192], blocks.ravel() / 127.5 - 1, atol=1e-5)
+    for channel in range(3):
+        expected = np.histogram(blocks[..., channel] / 127.5 - 1, bins=8, range=(-1, 1))[0] / 64
+        start = 192 + 8 * channel
+        np.testing.assert_allclose(got[start : start + 8], expected, atol=1e-6)
+    assert not patches.colour_features(None).any()

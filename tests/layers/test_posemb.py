@@ -13,7 +13,7 @@ from flax import nnx
 from multimed_jax.config import ModelConfig
 from multimed_jax.layers.posemb import BASE, axis_frequencies, rotary_angles, rotate
 from multimed_jax.model import Model, ModelSpec
-from multimed_jax.types import Namespace
+from multimed_jax.specs import Namespace
 from tests.toy import make_toy_modality, make_toy_task, pack
 
 RNG = np.random.default_rng(0)

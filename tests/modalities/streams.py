@@ -6,17 +6,18 @@ import jax
 import numpy as np
 from flax import nnx
 
-from multimed_jax.types import ModalitySpec, Parts, Record, StreamBatch
+from multimed_jax.specs import ModalitySpec
+from multimed_jax.types import Parts, Record, StreamBatch
 
 D_MODEL = 24
 
 
 def decode_one(spec: ModalitySpec, record: Record, rng=None) -> Parts:
-    """The parts of the modality's one stream, after checking them against `count` and the spec."""
-    (stream,) = spec.streams
+    """The parts of the record's one stream, after checking them against `count` and the spec."""
     decoded = spec.decode(record, spec.options, rng)
-    assert set(decoded) == {stream.name}
-    parts = decoded[stream.name]
+    (name,) = decoded
+    (stream,) = [stream for stream in spec.streams if stream.name == name]
+    parts = decoded[name]
     assert spec.count(record, spec.options) == {stream.name: len(parts.parts)}
     assert parts.parts.shape[1:] == stream.patch_shape
     assert parts.parts.dtype == np.dtype(stream.dtype)
@@ -57,7 +58,7 @@ def run(module: nnx.Module, batch: StreamBatch) -> np.ndarray:
 
 def check_tokenizer(spec: ModalitySpec, first: Parts, second: Parts) -> nnx.Module:
     """Shape; finite; a sample's tokens depend neither on its neighbours nor on padding."""
-    (stream,) = spec.streams
+    (stream,) = [s for s in spec.streams if s.patch_shape == first.parts.shape[1:]]
     module = spec.make_tokenizer(stream, D_MODEL, spec.options, nnx.Rngs(0))
     n, m = len(first.parts), len(second.parts)
     alone = run(module, to_batch([first], n))

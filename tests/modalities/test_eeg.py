@@ -23,6 +23,8 @@ SPEC = eeg.SPEC.with_options(
     rate_hz=64.0, window_s=2.0, patch_len=32, max_channels=6, num_filters=4
 )
 
+LSTM = SPEC.with_options(stem="lstm", num_hidden=7)
+
 
 def ring(channels: int) -> np.ndarray:
     """Electrodes from ear to ear over the vertex."""
@@ -161,6 +163,10 @@ def test_illegal_options():
         SPEC.with_options(patch_len=500)
     with pytest.raises(UserError, match="rate_hz -1"):
         SPEC.with_options(rate_hz=-1.0)
+    with pytest.raises(UserError, match="'gru'; accepted: conv, lstm"):
+        SPEC.with_options(stem="gru")
+    with pytest.raises(UserError, match="num_hidden 0"):
+        SPEC.with_options(num_hidden=0)
 
 
 def test_features_are_band_powers():
@@ -191,13 +197,19 @@ def make_stem(spec=SPEC):
     return spec.make_tokenizer(stream, D_MODEL, spec.options, nnx.Rngs(0))
 
 
+def test_lstm_tokenizer():
+    check_tokenizer(LSTM, decode_one(LSTM, trial(seed=1)), decode_one(LSTM, trial(seed=2)))
+    check_tokenizer(LSTM, decode_one(LSTM, trial(seed=1)), decode_one(LSTM, trial(40, 2, seed=2)))
+
+
 def test_tokenizer():
     check_tokenizer(SPEC, decode_one(SPEC, trial(seed=1)), decode_one(SPEC, trial(seed=2)))
     check_tokenizer(SPEC, decode_one(SPEC, trial(seed=1)), decode_one(SPEC, trial(40, 2, seed=2)))
 
 
-def test_order_and_padding_of_channels_do_not_matter():
-    stem = make_stem()
+@pytest.mark.parametrize("spec", [SPEC, LSTM], ids=["conv", "lstm"])
+def test_order_and_padding_of_channels_do_not_matter(spec):
+    stem = make_stem(spec)
     parts = decode_one(SPEC, trial())
     before = run(stem, to_batch([parts], 4))
     order = np.array([3, 5, 0, 4, 2, 1])  # the padding slot moves too

@@ -1,4 +1,4 @@
-"""mri.slice and xray.view obey the same laws."""
+"""Grey images of all modalities obey the same laws."""
 
 from __future__ import annotations
 
@@ -10,11 +10,15 @@ from PIL import Image
 
 from multimed_jax.layers.decode_errors import DecodeError
 from multimed_jax.layers.images import read_grey
-from multimed_jax.modalities import mri, xray
+from multimed_jax.modalities import mri, oct, xray
 from multimed_jax.types import UserError
 from tests.modalities.streams import assert_missing, check_tokenizer, decode_one
 
-SPECS = [mri.SPEC.with_options(side=24, patch=8), xray.SPEC.with_options(side=24, patch=8)]
+SPECS = [
+    mri.SPEC.with_options(side=24, patch=8, streams=("slice",)),
+    xray.SPEC.with_options(side=24, patch=8),
+    oct.SPEC.with_options(side=24, patch=8, streams=("scan",)),
+]
 SIZES = [(1, 1), (1, 7), (7, 1), (1, 300), (23, 24), (24, 24), (25, 24), (17, 31), (100, 9)]
 
 
@@ -95,6 +99,28 @@ def test_augmentation_is_off_by_default_and_keeps_the_count(spec):
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=lambda s: s.name)
+def test_flip_mirrors_half_of_the_images(spec):
+    record = image_record(spec.name, np.tile(np.linspace(80, 180, 24).astype(np.uint8), (24, 1)))
+    rising = {}
+    for flip in (False, True):
+        flipping = spec.with_options(augment=True, flip=flip)
+        joined = [
+            join(decode_one(flipping, record, np.random.default_rng(s)), 8) for s in range(20)
+        ]
+        rising[flip] = sum(bool(image[12, 18] > image[12, 5]) for image in joined)
+    assert rising[False] == 20 and 3 < rising[True] < 17
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=lambda s: s.name)
+def test_a_blank_image_is_finite(spec):
+    for value in (0, 128, 255):
+        record = image_record(spec.name, np.full((30, 20), value, np.uint8))
+        parts = decode_one(spec, record)
+        assert np.isfinite(parts.parts).all()
+        assert np.isfinite(spec.features(record, spec.options)).all()
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=lambda s: s.name)
 def test_features_and_preview(spec):
     pixels = np.kron(noise(16, 16), np.ones((5, 3), np.uint8))
     record = image_record(spec.name, pixels)
@@ -127,8 +153,9 @@ def test_illegal_geometry(spec):
     [
         (mri.SPEC, "kaggle_brain_tumor_mri_native", "Testing/*/*.jpg"),
         (xray.SPEC, "kermany_chest_xray_test_300px", "img/*.jpeg"),
+        (oct.SPEC.with_options(streams=("scan",)), "kermany_oct_val", "OCT2017/val/*/*.jpeg"),
     ],
-    ids=["mri", "xray"],
+    ids=["mri", "xray", "oct"],
 )
 def test_real_files(shared_data, spec, folder, pattern):
     paths = sorted((shared_data / folder).glob(pattern))[:12]

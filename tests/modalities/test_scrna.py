@@ -98,6 +98,88 @@ def test_lengths_must_agree():
         SPEC.decode(record, SPEC.options, None)
 
 
+def test_each_gene_comes_once():
+    for keys in ([7, 7], [9, 7, 9], [-1, 4]):
+        record = cell([1.0] * len(keys), "log1p")
+        record["scrna"]["gene_keys"] = np.array(keys, np.int32)
+        with pytest.raises(DecodeError, match="negative or comes twice"):
+            SPEC.decode(record, SPEC.options, None)
+
+
+# -------------------------------------------------------------------- highly variable genes
+
+VARIABLE = SPEC.with_options(select="variable", num_variable=4)
+
+
+def source(name: str, ranked, modalities=("scrna",)) -> dict:
+    metadata = {"namespace": name, "modalities": list(modalities)}
+    return metadata if ranked is None else {**metadata, "highly_variable": ranked}
+
+
+def fitted(*sources: dict):
+    assert VARIABLE.fit is not None
+    return VARIABLE.fit(VARIABLE.options, sources)
+
+
+def test_sources_take_turns():
+    assert fitted(source("a", [5, 8, 2])).variable_genes == (5, 8, 2)
+    both = fitted(
+        source("a", [5, 8, 2, 1]), source("images", None, ("mri",)), source("b", [7, 5, 9])
+    )
+    assert both.variable_genes == (5, 7, 8, 2)
+    # What is given stays, as in a stored run; "top" needs no ranking.
+    assert VARIABLE.fit is not None and VARIABLE.fit(both, [source("c", [3])]) == both
+    assert VARIABLE.fit(SPEC.options, [source("c", None)]) == SPEC.options
+
+
+def test_a_source_without_a_ranking_is_refused():
+    for ranked in (None, []):
+        with pytest.raises(UserError, match="'pbmc' has no 'highly_variable'"):
+            fitted(source("liver", [1]), source("pbmc", ranked))
+    with pytest.raises(UserError, match="no source of the run holds cells"):
+        fitted(source("images", None, ("mri",)))
+    with pytest.raises(UserError, match="no variable_genes"):
+        VARIABLE.count(cell([1.0, 2.0]), VARIABLE.options)
+    with pytest.raises(UserError, match="'best' and num_variable 2000"):
+        SPEC.with_options(select="best")
+
+
+def test_only_variable_genes_are_shown_and_the_total_is_over_all():
+    counts = np.array([50.0, 3.0, 0.0, 20.0, 7.0])
+    record = cell(counts)
+    keys = record["scrna"]["gene_keys"].tolist()
+    for limit in (16, 2):
+        spec = VARIABLE.with_options(
+            variable_genes=(keys[4], 12345, keys[2], keys[1], keys[3]), max_genes=limit
+        )
+        parts = decode_one(spec, record).parts
+        assert parts[:, 0].tolist() == [keys[3], keys[4], keys[1]][:limit]
+        expected = np.ceil(np.log1p(np.array([20, 7, 3]) / 80 * 1e4) / 0.2)
+        assert parts[:, 1].tolist() == np.minimum(expected, 39).tolist()[:limit]
+    unseen = VARIABLE.with_options(variable_genes=(keys[2], 999))
+    assert unseen.count(record, unseen.options) == {}
+    assert unseen.decode(record, unseen.options, None) == {}
+
+
+def test_thousands_of_genes():
+    record = cell(np.random.default_rng(0).integers(0, 4, 6000))
+    wide = SPEC.with_options(max_genes=3000)
+    parts = decode_one(wide, record).parts
+    assert len(parts) == 3000 and (np.diff(parts[:, 1]) <= 0).all()
+    ranked = record["scrna"]["gene_keys"][::2].tolist()
+    spec = VARIABLE.with_options(num_variable=2500, max_genes=3000)
+    assert spec.fit is not None
+    options = spec.fit(spec.options, [source("a", ranked)])
+    assert len(options.variable_genes) == 2500
+    chosen = spec.decode(record, options, None)["scrna.cell"].parts
+    values = dict(
+        zip(record["scrna"]["gene_keys"].tolist(), record["scrna"]["values"], strict=True)
+    )
+    shown = {key for key in ranked[:2500] if values[key] > 0}
+    assert set(chosen[:, 0].tolist()) == shown
+    assert spec.count(record, options) == {"scrna.cell": len(shown)}
+
+
 def test_illegal_options():
     with pytest.raises(UserError, match="common divisor"):
         SPEC.with_options(first_rows=100, second_rows=50)

@@ -12,10 +12,11 @@ import pytest
 from flax import nnx
 
 from multimed_jax.config_io import load_spec, to_json
-from multimed_jax.modalities import eeg, mri, scrna, text, xray
+from multimed_jax.modalities import eeg, genomics, mri, scrna, text, xray
 from multimed_jax.types import UserError
 from tests.modalities.streams import to_batch
 from tests.modalities.test_eeg import trial
+from tests.modalities.test_genomics import dna, letters
 from tests.modalities.test_images import image_record, noise
 from tests.modalities.test_scrna import cell
 
@@ -23,14 +24,20 @@ RECORD = {
     **image_record("mri", noise(30, 20)),
     **image_record("xray", noise(30, 20)),
     **trial(),
+    **dna(letters(70)),
     **cell([3.0, 1.0]),
     "text": {"text": "No finding."},
 }
-SPECS = [text.SPEC, xray.SPEC, mri.SPEC, eeg.SPEC, scrna.SPEC]
+SPECS = [text.SPEC, xray.SPEC, mri.SPEC, eeg.SPEC, genomics.SPEC, scrna.SPEC]
+STEMS = [
+    *SPECS,
+    eeg.SPEC.with_options(stem="lstm", num_hidden=8),
+    genomics.SPEC.with_options(stem="kmer", kmer=3),
+]
 
 
 def test_ids_are_those_of_the_table():
-    assert [spec.id for spec in SPECS] == [1, 3, 5, 7, 9]
+    assert [spec.id for spec in SPECS] == [1, 3, 5, 7, 8, 9]
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=lambda s: s.name)
@@ -40,10 +47,10 @@ def test_a_stored_spec_loads_again(spec):
         spec.with_options(nonsense=1)
 
 
-@pytest.mark.parametrize("spec", SPECS, ids=lambda s: s.name)
+@pytest.mark.parametrize("spec", STEMS, ids=lambda s: s.name)
 def test_every_parameter_gets_a_gradient(spec):
-    (stream,) = spec.streams
-    parts = spec.decode(RECORD, spec.options, None)[stream.name]
+    ((name, parts),) = spec.decode(RECORD, spec.options, None).items()
+    (stream,) = [stream for stream in spec.streams if stream.name == name]
     batch = to_batch([parts], len(parts.parts) + 1)
     graph, params = nnx.split(spec.make_tokenizer(stream, 8, spec.options, nnx.Rngs(0)))
     probe = jnp.asarray(np.random.default_rng(0).normal(size=(1, len(parts.parts) + 1, 8)))
@@ -59,7 +66,6 @@ def test_every_parameter_gets_a_gradient(spec):
 
 def test_decoding_starts_no_backend():
     program = (
-        "from multimed_jax.modalities import eeg, mri, scrna, text, xray\n"
         "from tests.modalities.test_specs import RECORD, SPECS\n"
         "for s in SPECS:\n"
         "    s.count(RECORD, s.options), s.decode(RECORD, s.options, None)\n"

@@ -12,6 +12,7 @@ from multimed_jax.metrics.classification import weighted_classification
 from multimed_jax.metrics.intervals import bootstrap_draws, make_resampling, percentile_interval
 from multimed_jax.results import ResultRow, write_rows
 from multimed_jax.run_folder import write_json
+from tests.report.synthetic_kinds import add_kinds
 
 SECRET_FOLDER = "/home/someone/private/data"
 HOSTILE = "<script>alert('x')</script> & $\\frac{1}{0}$"
@@ -59,6 +60,7 @@ def make_run(folder: Path, seed: int = 0, steps: int = 400, method: str = "multi
     _write_curves(folder / "metrics.jsonl", rng, steps)
     for place in PLACES:
         _write_place(folder, place, rng, seed, steps, method)
+    add_kinds(folder, seed, steps, method)
     return folder
 
 
@@ -150,6 +152,8 @@ def _write_place(folder, place, rng, seed, steps, method) -> None:
         rows += [row("accuracy", "majority", f"keep:{name}") for name in modalities]
         rows += [row("accuracy", "majority", both)]
         rows += [row("accuracy", "best_single:xray", both, baseline=ours[0]["accuracy"] - 0.1)]
+        for keep, optimum in (("xray", 0.7), ("text", 0.6), ("text+xray", 0.82)):
+            rows.append(row("accuracy", "bayes", f"keep:{keep}", baseline=optimum))
     write_rows(folder / "results.jsonl", rows)
     _write_samples(folder, place, stem, rng, probabilities, targets)
 

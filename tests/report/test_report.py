@@ -15,11 +15,9 @@ from PIL import Image
 from sklearn.metrics import confusion_matrix
 
 from multimed_jax.report.__main__ import main
-from multimed_jax.report.curves import smoothed
-from multimed_jax.report.figures import confusion_counts
 from multimed_jax.report.page import write_report
-from multimed_jax.report.run_data import Curve, read_runs
-from multimed_jax.report.style import shorten
+from multimed_jax.report.prediction_figures import confusion_counts
+from multimed_jax.report.run_data import read_runs
 from multimed_jax.results import read_rows, write_rows
 from tests.report.synthetic_run import HOSTILE, PLACES, SECRET_FOLDER, make_run
 
@@ -98,7 +96,7 @@ def test_table_says_what_the_store_says(text, run):
     low, high = majority.interval
     gap_low, gap_high = majority.difference_interval
     assert [
-        *("phantoms/quickstart:1.0.0", "tumor", "full"),
+        *("phantoms/quickstart:1.0.0", "tumor", "full", "accuracy"),
         *(f"{majority.value:.3f}", f"[{low:.3f}, {high:.3f}]"),
         *(f"{majority.baseline:.3f}", "majority", f"{majority.difference:+.3f}"),
         *(f"[{gap_low:+.3f}, {gap_high:+.3f}]", "yes", "900", "300"),
@@ -110,7 +108,7 @@ def test_table_says_what_the_store_says(text, run):
 
 def test_intervals_over_samples_are_marked(text):
     motor = next(line for line in Page(text).lines if line[1:3] == ["motor", "full"])
-    assert motor[4].endswith("]*")
+    assert motor[5].endswith("]*")
     assert motor[-1] == "8*"
     assert motor[-3] == "no"
 
@@ -138,7 +136,8 @@ def test_embedded_figures_are_the_files(text, run):
 
 
 def test_texts_are_cards_with_truth_and_verdict(text):
-    assert text.count("class='card'") + text.count("class='card miss'") == 16
+    # 16 of the two tasks with notes, 4 of each of the five further kinds.
+    assert len(re.findall(r"class='card( miss| plain)?'", text)) == 16 + 5 * 4
     assert "✗ said" in text and "✓ said" in text
 
 
@@ -268,6 +267,8 @@ def test_a_place_that_cannot_be_written(run, tmp_path, capsys):
 def test_confusion_counts_equal_scikit_learn(run):
     (found,) = read_runs([run])
     for stored in found.predictions:
+        if stored.kind != "classes":
+            continue
         theirs = confusion_matrix(
             stored.targets,
             stored.probabilities.argmax(1),
@@ -283,20 +284,3 @@ def test_values_that_were_not_finite_and_a_cut_line_are_left_out(run):
     expected = [e["value"] for e in logged if e["name"] == "loss/tumor/mri" and e["value"]]
     np.testing.assert_array_equal(found.curves["loss/tumor/mri"].values, expected)
     assert 999 not in found.curves["loss/tumor/mri"].steps
-
-
-@pytest.mark.parametrize("n", [1, 2, 3, 100, 333])
-def test_running_mean_equals_the_plain_one(n):
-    values = np.random.default_rng(n).normal(size=n)
-    half = max(1, n // 40)
-    plain = []
-    for i in range(n):
-        reach = min(half, i, n - 1 - i)
-        plain.append(values[i - reach : i + reach + 1].mean())
-    np.testing.assert_allclose(smoothed(Curve(np.arange(n), values)), plain)
-
-
-def test_names_are_cut_in_the_middle():
-    assert shorten("abcdefghij", 10) == "abcdefghij"
-    assert shorten("abcdefghijk", 7) == "abcd…jk"
-    assert len(shorten("x" * 99, 22)) == 22

@@ -87,7 +87,7 @@ def test_both_versions_of_the_table(tmp_path, header):
         assert record["targets"]["disease"] == (0 if i % 4 < 2 else 1)
         note = record["text"]["text"].decode()
         assert "COVID" not in note and "pneumonia" not in note and MASK in note
-        assert record["sex"] == (b"F" if i % 2 else b"")
+        assert record["sex"] == (b"female" if i % 2 else b"")
         np.testing.assert_equal(record["age_years"], np.float32(61 if i % 3 else np.nan))
         assert (record["site"] == b"Somewhere") == (header is EARLY)
 

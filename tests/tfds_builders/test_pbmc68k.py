@@ -131,6 +131,14 @@ def test_cells_equal_scipy_in_every_encoding(tmp_path: Path, encoding: str) -> N
         assert record["cell_type"].decode() == LABELS[row % 3]
         assert record["scrna"]["unit"] == b"log1p"
     assert builder.info.metadata["gene_symbols"] == SYMBOLS
+    present = collections.Counter(
+        key
+        for split, record in by_barcode(builder).values()
+        if split == "train"
+        for key in record["scrna"]["gene_keys"].tolist()
+    )
+    ranked = builder.info.metadata["highly_variable"]
+    assert sorted(ranked) == sorted(key for key, cells in present.items() if cells >= 3)
 
 
 def test_a_well_stays_in_one_split(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The canonical tfds features of each modality; payload tensors are stored as plain bytes.
 
-`encoding="bytes"` writes 6 times faster than the default serialisation of the same array.
+`encoding="bytes"` writes 6 times faster than the default serialisation of the same array. Volumes
+are compressed: tfds 4.9 cannot read an empty one of several unknown sizes stored as plain bytes.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ def ct_features() -> Features:
     """
     return {
         "hu": tfds.features.Tensor(
-            shape=(None, None, None), dtype=np.int16, encoding=tfds.features.Encoding.BYTES
+            shape=(None, None, None), dtype=np.int16, encoding=tfds.features.Encoding.ZLIB
         ),
         "spacing_mm": tfds.features.Tensor(shape=(3,), dtype=np.float32),
     }
@@ -82,7 +83,7 @@ def mri_volume_features() -> Features:
     """
     return {
         "voxels": tfds.features.Tensor(
-            shape=(None, None, None), dtype=np.float32, encoding=tfds.features.Encoding.BYTES
+            shape=(None, None, None), dtype=np.float32, encoding=tfds.features.Encoding.ZLIB
         ),
         "spacing_mm": tfds.features.Tensor(shape=(3,), dtype=np.float32),
         "sequence": tfds.features.Text(),

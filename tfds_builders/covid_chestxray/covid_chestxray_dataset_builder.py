@@ -21,9 +21,10 @@ from tfds_builders.covid_chestxray.notes import RULE_PROVENANCE, mask_note, note
 
 # Names are compared in lower case without surrounding blanks: early versions of the table have
 # `Patientid` and ` url`, later ones `patientid` and `clinical_notes`.
-_COLUMNS = ("patientid", "finding", "modality", "filename")
+COLUMNS = ("patientid", "finding", "modality", "filename")
 _NOTES = ("clinical notes", "clinical_notes")
 _UNLABELLED = ("", "todo", "unknown")
+SEXES = {"f": "female", "m": "male"}
 
 
 def finding_class(finding: str) -> str:
@@ -94,13 +95,13 @@ class Builder(MedicalBuilder):
         """Yields the X-ray rows in the order of the table."""
         table = manual_dir / "metadata.csv"
         images = manual_dir / "images"
-        rows = read_csv(table, _COLUMNS)
+        rows = read_csv(table, COLUMNS)
         note_column = next((name for name in _NOTES if rows and name in rows[0]), None)
         if rows and note_column is None:
             raise UserError(f"the file {table} has no column {' or '.join(map(repr, _NOTES))}")
         if not images.is_dir():
             raise UserError(f"the folder {images} does not exist; expected {self.EXPECTED_LAYOUT}")
-        taken = [row for row in rows if _left_out(row, quarantine) is None]
+        taken = [row for row in rows if count_left_out(row, quarantine) is None]
         self._classes = tuple(sorted({finding_class(row["finding"]) for row in taken}))
         findings = {row["finding"] for row in taken}
         for row in taken:
@@ -116,10 +117,10 @@ class Builder(MedicalBuilder):
                 record={
                     "xray": image.value(),
                     "text": {"text": mask_note(row[str(note_column)], findings)},
-                    "sex": _cell(row, "sex"),
-                    "age_years": age_years(_number(_cell(row, "age"))),
-                    "site": _cell(row, "location"),
-                    "licence": _cell(row, "license"),
+                    "sex": sex(row),
+                    "age_years": age_years(number(cell(row, "age"))),
+                    "site": cell(row, "location"),
+                    "licence": cell(row, "license"),
                     "targets": {"disease": self._classes.index(finding)},
                 },
                 stratum=finding,
@@ -147,7 +148,7 @@ class Builder(MedicalBuilder):
         }
 
 
-def _left_out(row: Mapping[str, str], quarantine: Quarantine) -> str | None:
+def count_left_out(row: Mapping[str, str], quarantine: Quarantine) -> str | None:
     """Why a row is not taken, counted; None where it is."""
     modality = row["modality"].strip()
     reason = None
@@ -162,12 +163,19 @@ def _left_out(row: Mapping[str, str], quarantine: Quarantine) -> str | None:
     return reason
 
 
-def _cell(row: Mapping[str, str], column: str) -> str:
+def cell(row: Mapping[str, str], column: str) -> str:
     """An optional column's value, empty where the version of the table lacks it."""
     return row[column].strip() if column in row else ""
 
 
-def _number(text: str) -> float | None:
+def sex(row: Mapping[str, str]) -> str:
+    """Female, male, or empty where the column has neither F nor M."""
+    key = cell(row, "sex").casefold()
+    return SEXES[key] if key in SEXES else ""
+
+
+def number(text: str) -> float | None:
+    """A finite number, None for anything else."""
     try:
         value = float(text)
     except ValueError:

@@ -24,6 +24,9 @@ CLASS_NAMES: Mapping[str, tuple[str, ...]] = {
     "motor": ("left_fist", "right_fist", "both_fists", "both_feet"),
     # Neighbours (0, 1), (2, 3), (4, 5) are the siblings that are mistaken for each other.
     "cell_type": ("t_cell", "nk_cell", "b_cell", "plasma_cell", "monocyte", "dendritic_cell"),
+    # Grades: a presentation is off by one at most.
+    "retinopathy": ("none", "mild", "moderate", "severe", "proliferative"),
+    "breast": ("benign", "malignant"),
 }
 SEXES = ("female", "male")
 SITES = ("site_a", "site_b", "site_c")
@@ -54,12 +57,21 @@ def two_factor_channel(typical: float) -> Float[np.ndarray, "Y Z"]:
     return np.kron(bit, bit)
 
 
+def neighbour_channel(num_classes: int, typical: float) -> Float[np.ndarray, "Y Z"]:
+    """Grades: the rest of `typical` is shared by the grades one below and one above."""
+    grades = np.arange(num_classes)
+    near = (np.abs(grades[:, None] - grades) == 1).astype(np.float64)
+    return typical * np.eye(num_classes) + (1 - typical) * near / near.sum(axis=1, keepdims=True)
+
+
 # Rows sum to 1; labels are drawn uniformly.
 CHANNELS: Mapping[str, Float[np.ndarray, "Y Z"]] = {
     "tumor": even_channel(4, 0.87),
     "disease": two_factor_channel(0.94),
     "motor": even_channel(4, 0.84),
     "cell_type": sibling_channel(6, 0.86, 0.10),
+    "retinopathy": neighbour_channel(5, 0.82),
+    "breast": even_channel(2, 0.86),
 }
 
 

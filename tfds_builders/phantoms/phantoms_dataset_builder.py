@@ -17,13 +17,28 @@ from tfds_builders.core import features
 from tfds_builders.core.base import MedicalBuilder, StreamedSplit
 from tfds_builders.core.records import Datasheet, SourceCard, SourceRecord
 from tfds_builders.core.splits import SPLITS, hash_split
-from tfds_builders.phantoms import eeg, studies
-from tfds_builders.phantoms.ceilings import ceilings, subset_ceilings
-from tfds_builders.phantoms.patient import CLASS_NAMES, patient_id
+from tfds_builders.core.targets import TargetKind
+from tfds_builders.phantoms import eeg
+from tfds_builders.phantoms.ceilings import ceilings, metrics_of_ceilings, subset_ceilings
+from tfds_builders.phantoms.patient import patient_id
+from tfds_builders.phantoms.studies import BASE, STUDIES, modalities_of, stream
+from tfds_builders.phantoms.study import Study
 
 MIN_PATIENTS, MAX_PATIENTS = 100, 10**7
 _BY_NUMBER = "patients_"  # the config `patients_50000` has 50,000 patients
 _HASH_BLOCK = 4096
+_FEATURES = {
+    "oct": features.image_features,
+    "ct": features.ct_features,
+    "mri": features.image_features,
+    "xray": features.image_features,
+    "pathology": features.pathology_features,
+    "eeg": functools.partial(features.eeg_features, len(eeg.CHANNELS)),
+    "genomics": features.genomics_features,
+    "scrna": features.scrna_features,
+    "protein": features.protein_features,
+    "text": features.text_features,
+}
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
@@ -31,15 +46,17 @@ class PhantomsConfig(tfds.core.BuilderConfig):
     """How many patients, and which.
 
     Attributes:
-        num_patients: each yields four records.
+        num_patients: each yields one record per study.
         seed: another seed, other patients.
+        studies: names of `studies.STUDIES`; they decide the modalities and tasks.
     """
 
     num_patients: int = 14_000
     seed: int = 0
+    studies: tuple[str, ...] = BASE
 
     def __post_init__(self) -> None:
-        """Raises UserError for a config without a name, a number or a seed out of range."""
+        """Raises UserError for a config without a name, or a value out of range."""
         if not self.name:
             raise UserError("a config of phantoms lacks a name; accepted: any, such as 'seed_7'")
         number = self.num_patients
@@ -50,31 +67,56 @@ class PhantomsConfig(tfds.core.BuilderConfig):
             )
         if not isinstance(self.seed, int) or self.seed < 0:
             raise UserError(f"the seed of phantoms is {self.seed!r}; accepted: integers from 0")
+        self.studies = tuple(self.studies)  # a list where the config came as JSON
+        if not self.studies or len(set(self.studies)) < len(self.studies):
+            raise UserError(
+                f"the studies of phantoms are {list(self.studies)}; accepted: some, each once"
+            )
+        for study in self.studies:
+            if study not in STUDIES:
+                raise UserError(f"phantoms have no study {study!r}; accepted: {', '.join(STUDIES)}")
+
+    @property
+    def chosen(self) -> tuple[Study, ...]:
+        """The studies themselves."""
+        return tuple(STUDIES[name] for name in self.studies)
 
 
 class Builder(MedicalBuilder):
     """Builder of the phantoms."""
 
     VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES = {"1.0.0": "mri, xray, eeg, scrna, text; tumor, disease, motor, cell_type"}
+    RELEASE_NOTES = {"1.0.0": "ten modalities, eleven tasks"}
     BUILDER_CONFIGS = [
         PhantomsConfig(name="quickstart", description="14,000 patients", num_patients=14_000),
         PhantomsConfig(name="tiny", description="300 patients, for tests", num_patients=300),
         PhantomsConfig(name="large", description="1,000,000 patients", num_patients=1_000_000),
+        PhantomsConfig(
+            name="all",
+            description="6,000 patients, ten modalities, eleven tasks",
+            num_patients=6_000,
+            studies=tuple(STUDIES),
+        ),
+        PhantomsConfig(
+            name="all_tiny",
+            description="300 patients, ten modalities, eleven tasks, for tests",
+            num_patients=300,
+            studies=tuple(STUDIES),
+        ),
     ]
     CARD = SourceCard(
         name="phantoms",
-        title="Simulated brain slices, chest visits, EEG trials and cells with known ceilings",
+        title="Simulated studies of simulated patients with known ceilings",
         namespace="phantoms",
-        modalities=("mri", "xray", "eeg", "scrna", "text"),
-        tasks=tuple(CLASS_NAMES),
+        modalities=modalities_of(list(STUDIES.values())),
+        tasks=tuple(study.task for study in STUDIES.values()),
         publisher="the authors of multimed_jax (simulated here)",
         homepage="",
         licence="Apache-2.0",
         licence_forbids="any use as clinical evidence: no figure comes from a patient",
         how_to_obtain="nothing to download; the build simulates it",
         citation="",
-        group_key="patient (simulated; four studies each)",
+        group_key="patient (simulated; one record per study)",
         unit="study",
     )
     DATASHEET = Datasheet(
@@ -92,14 +134,18 @@ class Builder(MedicalBuilder):
     EXPECTED_LAYOUT = "nothing (the records are simulated)"
     NEEDS_MANUAL_DIR = False
 
+    @property
+    def _config(self) -> PhantomsConfig:
+        assert isinstance(self.builder_config, PhantomsConfig)
+        return self.builder_config
+
     def record_features(self) -> dict[str, Any]:
-        """All five modalities; a record has those of its study."""
+        """The modalities of all studies; a record has those of its own."""
+        made = {name: _FEATURES[name]() for name in modalities_of(self._config.chosen)}
+        if "answer" in self.target_kinds().values():
+            made["answer"] = features.answer_features()
         return {
-            "mri": features.image_features(),
-            "xray": features.image_features(),
-            "eeg": features.eeg_features(len(eeg.CHANNELS)),
-            "scrna": features.scrna_features(),
-            "text": features.text_features(),
+            **made,
             "sex": tfds.features.Text(),
             "age_years": tfds.features.Scalar(np.float32),
             "site": tfds.features.Text(),
@@ -108,35 +154,48 @@ class Builder(MedicalBuilder):
         }
 
     def class_names(self) -> dict[str, tuple[str, ...]]:
-        """Four tasks."""
-        return dict(CLASS_NAMES)
+        """One task per study."""
+        return {study.task: study.names for study in self._config.chosen}
+
+    def target_kinds(self) -> dict[str, TargetKind]:
+        """Of each study's task."""
+        return {study.task: study.kind for study in self._config.chosen}
 
     def stream_splits(self) -> dict[str, StreamedSplit]:
         """Each split draws its own patients: a patient's split is the hash of its id."""
-        config = self.builder_config
-        assert isinstance(config, PhantomsConfig)
+        config = self._config
         counts: Counter[str] = Counter()
         for block in _index_blocks(config.num_patients):
             counts.update(_split_of(int(index)) for index in block)
         return {
             split: StreamedSplit(
                 counts[split],
-                functools.partial(_records, config.seed, config.num_patients, split),
+                functools.partial(_records, config, split),
             )
             for split in SPLITS
         }
 
     def extra_metadata(self) -> dict[str, Any]:
         """The ceilings, and what made the records."""
-        config = self.builder_config
-        assert isinstance(config, PhantomsConfig)
+        config = self._config
+        tasks = tuple(self.class_names())
         return {
-            "ceilings": ceilings(),
-            "subset_ceilings": subset_ceilings(),
+            "ceilings": {task: c for task, c in ceilings().items() if task in tasks},
+            "ceiling_metrics": {t: m for t, m in metrics_of_ceilings().items() if t in tasks},
+            "subset_ceilings": {t: c for t, c in subset_ceilings().items() if t in tasks},
             "simulated": True,
             "num_patients": config.num_patients,
             "seed": config.seed,
         }
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        # The card tells what the chosen studies have.
+        vars(self)["CARD"] = dataclasses.replace(
+            type(self).CARD,
+            modalities=modalities_of(self._config.chosen),
+            tasks=tuple(self.class_names()),
+        )
+        return super()._info()
 
     def _create_builder_config(self, builder_config: Any, version: Any) -> Any:
         # A name `patients_N` stands for one config; the same name with other fields would hide it.
@@ -168,7 +227,7 @@ def _split_of(index: int) -> str:
     return hash_split(patient_id(index), Builder.CARD.namespace)
 
 
-def _records(seed: int, num_patients: int, split: str) -> Iterator[SourceRecord]:
-    for block in _index_blocks(num_patients):
+def _records(config: PhantomsConfig, split: str) -> Iterator[SourceRecord]:
+    for block in _index_blocks(config.num_patients):
         mine = [int(index) for index in block if _split_of(int(index)) == split]
-        yield from studies.stream(seed, np.array(mine, np.int64))
+        yield from stream(config.seed, np.array(mine, np.int64), config.studies)

@@ -1,0 +1,1 @@
+"""What is timed, with one command each."""

@@ -1,0 +1,1 @@
+"""Single blood cells cut from smear photographs by their boxes (BCCD)."""

@@ -1,0 +1,105 @@
+"""Highly variable genes of a training split, ranked in one pass over its cells.
+
+The statistic is normalised dispersion in the "seurat" flavour of Seurat (Satija et al. 2015) and
+scanpy (Wolf et al. 2018): of levels x = expm1(log1p level), counts per 10,000, zeros included,
+
+    dispersion = log(variance / mean), variance with n - 1
+    genes fall into 20 bins of equal width by log1p(mean)
+    normalised = (dispersion - mean of the bin) / deviation of the bin (with n - 1)
+
+A gene alone in its bin has normalised dispersion 1: its bin has no deviation. Genes seen in fewer
+than 3 cells are left out before binning.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float, Int
+
+NUM_BINS = 20
+LEAST_CELLS = 3
+_SUM, _SQUARES, _CELLS = range(3)
+_TINY_MEAN = 1e-12
+
+
+class GeneDispersion:
+    """Sums of every gene over the cells of a split, and the ranking that follows from them.
+
+    Memory grows with the number of genes, not of cells. The order of the cells does not matter.
+    """
+
+    def __init__(self) -> None:
+        self.num_cells = 0
+        self._row: dict[int, int] = {}
+        self._sums = np.zeros((3, 1024))
+
+    def add(self, gene_keys: Int[np.ndarray, "k"], levels: Float[np.ndarray, "k"]) -> None:
+        """Counts one cell: its genes (each once) and their log1p levels; the rest are 0.
+
+        Raises:
+            ValueError: where keys and levels differ in length, or a level is negative or not
+                finite.
+        """
+        if gene_keys.shape != levels.shape or gene_keys.ndim != 1:
+            raise ValueError(
+                f"a cell has {gene_keys.shape} gene keys and {levels.shape} levels; accepted: two "
+                "vectors of one length"
+            )
+        if levels.size and not (np.isfinite(levels).all() and levels.min() >= 0):
+            raise ValueError("a cell has a level that is negative or not finite")
+        self.num_cells += 1
+        present = levels > 0
+        rows = np.array(
+            [self._row.setdefault(int(key), len(self._row)) for key in gene_keys[present]], np.int64
+        )
+        if len(self._row) > self._sums.shape[1]:
+            wider = np.zeros((3, 2 * len(self._row)))
+            wider[:, : self._sums.shape[1]] = self._sums
+            self._sums = wider
+        level = np.expm1(levels[present].astype(np.float64))
+        self._sums[_SUM, rows] += level
+        self._sums[_SQUARES, rows] += level**2
+        self._sums[_CELLS, rows] += 1
+
+    def ranked(self) -> list[int]:
+        """Gene keys, the most variable first; ties go to the lower key."""
+        keys, normalised = self.normalised()
+        return [int(key) for key in keys[np.lexsort((keys, -normalised))]]
+
+    def normalised(self) -> tuple[Int[np.ndarray, "g"], Float[np.ndarray, "g"]]:
+        """Keys of the genes seen in at least 3 cells, ascending, and normalised dispersions."""
+        all_keys = np.array(list(self._row), np.int64)
+        sums = self._sums[:, : len(all_keys)]
+        order = np.argsort(all_keys)
+        order = order[sums[_CELLS, order] >= LEAST_CELLS]
+        keys, sums = all_keys[order], sums[:, order]
+        if not len(keys):
+            return keys, np.zeros(0)
+        mean = np.maximum(sums[_SUM] / self.num_cells, _TINY_MEAN)
+        spread = np.maximum(sums[_SQUARES] - self.num_cells * mean**2, 0.0)
+        variance = spread / max(self.num_cells - 1, 1)
+        # Equal in all cells: not variable, and without a logarithm.
+        varies = variance > _TINY_MEAN * mean**2
+        dispersion = np.full(len(keys), -np.inf)
+        dispersion[varies] = np.log(variance[varies] / mean[varies])
+        out = np.full(len(keys), -np.inf)
+        out[varies] = _within_bins(np.log1p(mean), dispersion, varies)
+        return keys, out
+
+
+def _within_bins(
+    log_mean: Float[np.ndarray, "g"], dispersion: Float[np.ndarray, "g"], varies: np.ndarray
+) -> Float[np.ndarray, "v"]:
+    """Dispersions of the genes that vary, normalised by their bin; bins span all genes."""
+    edges = np.linspace(log_mean.min(), log_mean.max(), NUM_BINS + 1)
+    # A gene on an inner edge belongs to the bin below it, the lowest gene to the first bin.
+    place = np.searchsorted(edges[1:-1], log_mean[varies], side="left")
+    dispersion = dispersion[varies]
+    number = np.bincount(place, minlength=NUM_BINS)
+    mean = np.bincount(place, dispersion, NUM_BINS) / np.maximum(number, 1)
+    squares = np.bincount(place, (dispersion - mean[place]) ** 2, NUM_BINS)
+    deviation = np.sqrt(squares / np.maximum(number - 1, 1))
+    alone = (number == 1) | (deviation == 0)
+    centre = np.where(alone, 0.0, mean)[place]
+    scale = np.where(alone, mean, deviation)[place]
+    return np.where(scale == 0, 0.0, (dispersion - centre) / np.where(scale == 0, 1.0, scale))

@@ -1,0 +1,1 @@
+"""Human Cell Landscape: expression of cell clusters over organs and stages."""

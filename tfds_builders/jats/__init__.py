@@ -1,0 +1,1 @@
+"""Figures and captions of articles in JATS XML."""

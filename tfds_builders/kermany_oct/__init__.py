@@ -1,0 +1,1 @@
+"""Retinal OCT B-scans in four classes (Kermany, OCT2017)."""

@@ -1,0 +1,1 @@
+"""Regulatory DNA elements measured by lentiMPRA (Agarwal et al.)."""

@@ -1,0 +1,1 @@
+"""Any folder of NIfTI volumes, MRI or CT, with a table of labels or without."""

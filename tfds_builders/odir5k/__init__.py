@@ -1,0 +1,1 @@
+"""Colour fundus photographs with diagnostic key words by eye (ODIR-5K)."""
