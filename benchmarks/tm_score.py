@@ -48,7 +48,7 @@ def seconds_of_peer(predicted: np.ndarray, native: np.ndarray) -> float | None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Seconds of tm_score.")
     parser.add_argument("--pairs", type=int, default=1000)
     parser.add_argument("--residues", type=int, default=150)
     parser.add_argument("--json", action="store_true", help="print one JSON object")

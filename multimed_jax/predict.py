@@ -6,7 +6,8 @@ One line per (source, task, record):
     labels, values    "name=value;..." for prediction and truth, without what is not known
     answers           predicted and true answer
 
-Coordinates do not fit a line; their tasks are named at the end.
+Coordinates do not fit a line: `--files DIR` writes them as `DIR/<source>--<task>/<sample>.pdb` and
+`.cif`, which any viewer opens; without it their tasks are named at the end.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from multimed_jax.command import run_command, use_compilation_cache
 _CHECKPOINT = flags.DEFINE_string("checkpoint", "", "Run folder of a trained model.")
 _SPLIT = flags.DEFINE_string("split", "test", "Split to predict.")
 _OUT = flags.DEFINE_string("out", "", "CSV file to write.")
+_FILES = flags.DEFINE_string("files", "", "Folder for predictions that are files (structures).")
 _DATA_DIR = flags.DEFINE_string("data_dir", "", "Where the data are now, if they have moved.")
 
 COLUMNS = ("source", "task", "sample_id", "prediction", "probability", "target")
@@ -57,11 +59,31 @@ def main() -> int:
     except OSError as error:
         raise UserError(f"--out {out} cannot be written: {error.strerror}") from None
     for predictions in left_out:
-        print(
-            f"{predictions.task.name} of {predictions.source.name} predicts coordinates, which "
-            f"{out.name} does not hold"
-        )
+        name = f"{predictions.task.name} of {predictions.source.name}"
+        if _FILES.value and predictions.task.save is not None:
+            source = _source_of(run, _SPLIT.value, predictions)
+            number = save_files(Path(_FILES.value), source, predictions)
+            print(f"{name}: {number} files below {_FILES.value}")
+        else:
+            print(f"{name} predicts coordinates, which {out.name} does not hold (--files DIR)")
     return 0
+
+
+def save_files(folder: Path, source: Any, predictions: Any) -> int:
+    """Writes every prediction of one (source, task) that is a file; returns how many files."""
+    from multimed_jax.evaluators.measured import file_stem
+
+    below = folder / file_stem(predictions)
+    below.mkdir(parents=True, exist_ok=True)
+    number = 0
+    for index, row in enumerate(predictions.rows):
+        record = source[int(row)]
+        sample = record["sample_id"]
+        name = sample.decode() if isinstance(sample, bytes) else sample
+        safe = "".join(c if c.isalnum() or c in "-_" else "_" for c in name)
+        path = below / f"{safe}.file"
+        number += len(predictions.task.save(path, predictions.probabilities[index], record))
+    return number
 
 
 def _source_of(run: Any, split: str, predictions: Any) -> Any:

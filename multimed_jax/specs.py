@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -181,6 +182,8 @@ class TaskSpec:
             (the truth first), and predictions that evaluators see are ids [n, L].
         describe: (one prediction, namespace) -> what a person reads; None where the names of
             classes, labels or columns say it.
+        save: (path without ending, one prediction, record) -> the files written, for predictions
+            that a viewer opens; None where a line of text holds them.
         options: frozen dataclass, or None.
         remake: options -> this spec with those options.
     """
@@ -201,6 +204,7 @@ class TaskSpec:
     reads: str = ""
     generates: bool = False
     describe: Callable[[np.ndarray, Namespace], str] | None = None
+    save: Callable[[Path, np.ndarray, Record], tuple[Path, ...]] | None = None
     options: Any = None
     remake: Callable[[Any], TaskSpec] | None = None
 

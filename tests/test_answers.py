@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import jax
 import numpy as np
@@ -42,7 +43,7 @@ def make(tmp_path, fusion="early", modalities=MODALITIES[:1] + MODALITIES[2:]):
     return setup, layout, spec, params, nnx.to_pure_dict(rest)
 
 
-def batches(setup, layout, loader=EvalLoader):
+def batches(setup, layout, loader: Any = EvalLoader):
     return loader(setup.config, layout, setup.sources, setup.sizes, setup.namespaces)
 
 
@@ -153,16 +154,69 @@ def test_evaluation_hides_answers_and_training_shows_them(tmp_path):
         assert sorted(set(order.ravel().tolist())) == [0, 1, 2, 3, 4, 5]
 
 
+def asked(task, record):
+    """The target of a record while sizes are counted."""
+    return task.read_target(record, None)
+
+
 def test_too_many_candidates_and_a_truth_that_is_none():
     record = dict(QuestionSource()[1])
     with pytest.raises(UserError, match="has 3 candidates; task 'vqa' accepts at most 2"):
-        vqa.SPEC.with_options(max_candidates=2).read_target(record, None)
+        asked(vqa.SPEC.with_options(max_candidates=2), record)
     record["answer"] = {"text": "maybe", "candidates": CANDIDATES}
     with pytest.raises(UserError, match="'maybe' of a closed question is none of its candidates"):
-        VQA.read_target(record, None)
+        asked(VQA, record)
 
 
-def test_an_empty_question_asks_nothing():
-    record = dict(QuestionSource()[0]) | {"text": {"text": ""}}
-    assert VQA.read_target(record, None) is None
+@pytest.mark.parametrize("nothing", ["", b"", np.array(b"", object)])
+def test_an_empty_question_asks_nothing(nothing):
+    record = dict(QuestionSource()[0]) | {"text": {"text": nothing}}
+    assert asked(VQA, record) is None
     assert TEXT.count(record, TEXT.options) == {}
+    record = dict(QuestionSource()[0]) | {"answer": {"text": nothing, "candidates": []}}
+    assert asked(VQA, record) is None
+    assert list(TEXT.count(record, TEXT.options)) == ["text.tokens"]
+
+
+@pytest.mark.parametrize("said", ["r\u00e9tine", "r\u00e9tine".encode(), np.array(b"no", object)])
+def test_places_show_an_answer_of_any_type(said):
+    record = dict(QuestionSource()[0]) | {"answer": {"text": said, "candidates": []}}
+    parts = TEXT.decode(record, TEXT.options, np.random.default_rng(0))["text.answer"].parts
+    plain = said.item() if isinstance(said, np.ndarray) else said
+    pieces = encode(plain.encode() if isinstance(plain, str) else plain)[:4].tolist()
+    assert parts[: 1 + len(pieces)].tolist() == [special_id("<begin>"), *pieces]
+
+
+class WithoutImages(QuestionSource):
+    """The same questions about images that are not there."""
+
+    def __getitem__(self, row):
+        return {k: v for k, v in super().__getitem__(row).items() if k != "a"}
+
+
+def test_a_question_whose_image_is_missing_is_still_asked(tmp_path):
+    both = (QuestionSource(), WithoutImages())
+    both[1].info = dataclasses.replace(both[1].info, name="b", content_hash="1" * 16)
+    setup = make_setup(
+        both,
+        tmp_path,
+        modalities=MODALITIES[:1] + MODALITIES[2:],
+        tasks=(TOY, VQA),
+        lanes=1,
+        rows=4,
+        row_width=64,
+    )
+    layout = make_layout(setup.config, setup.sources, setup.sizes)
+    met = set()
+    for batch in batches(setup, layout):
+        slots, words = batch.targets["vqa"], batch.streams["text.tokens"].segment[0]
+        for k in np.flatnonzero(slots.weight[0] > 0):
+            segment = slots.segment[0, k]
+            source, row = batch.record[0, segment - 1].tolist()
+            met.add((source, row))
+            assert (words == segment).any()
+            assert (batch.streams["a.toy"].segment[0] == segment).any() == (source == 0)
+            # The modalities that are there share the sample: both, or the text alone.
+            expected = [0.5, 0.5] if source == 0 else [0.0, 1.0]
+            assert slots.modality_share[0, k].tolist() == expected
+    assert met == {(source, row) for source in (0, 1) for row in range(12) if row % 3 < 2}

@@ -72,7 +72,9 @@ def test_the_hash_knows_the_run_and_not_the_place(config):
 
 
 def test_unknown_options_of_a_modality():
-    with pytest.raises(UserError, match="modality 'mri' has no option 'sied'; it has: .*side, patch"):
+    with pytest.raises(
+        UserError, match="modality 'mri' has no option 'sied'; it has: .*side, patch"
+    ):
         mri.SPEC.with_options(sied=3)
 
 

@@ -10,17 +10,20 @@ P packs, K slots, L residues, D model width, I rounds of the structure module, N
 from __future__ import annotations
 
 import dataclasses
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
+from multimed_jax.layers.chain_start import TorsionHead, chain_frames
 from multimed_jax.layers.pair import Distogram, PairStack, distogram_loss
 from multimed_jax.layers.structure_loss import (
     bond_loss,
     clash_loss,
     frame_aligned_error,
+    local_error,
     split_native,
 )
 from multimed_jax.layers.structure_module import (
@@ -41,13 +44,17 @@ class FoldOptions:
         pair_dim: width of a pair of residues.
         pair_blocks: triangle blocks, 2 to 4 as a rule.
         steps: rounds of the structure module; they share weights.
+        start: "chain" starts the rounds at the chain of predicted torsions, right for chains whose
+            fold is a matter of few torsions; "free" where a linear map of each state puts it, right
+            for long chains, whose torsions would have to be exact.
         num_heads: of invariant point attention.
         num_points: points of a head and residue.
         num_bins: of the distogram.
         clamp_angstrom: of the frame-aligned error; its unit, too.
         leak: share of the error that is not clamped.
         fape_weight: of the last round's frame-aligned error over N, CA and C.
-        steps_weight: of the mean over all rounds of the error over CA.
+        steps_weight: of the mean over all rounds (and the start of a chain) of the error over CA.
+        local_weight: of the error over the next `LOCAL_REACH` residues, never clamped.
         distogram_weight: of the cross-entropy.
         bond_weight: of bond errors.
         clash_weight: of overlaps.
@@ -57,6 +64,7 @@ class FoldOptions:
     pair_dim: int = 32
     pair_blocks: int = 2
     steps: int = 4
+    start: Literal["chain", "free"] = "free"
     num_heads: int = 4
     num_points: int = 4
     num_bins: int = 64
@@ -64,6 +72,7 @@ class FoldOptions:
     leak: float = 0.1
     fape_weight: float = 1.0
     steps_weight: float = 0.5
+    local_weight: float = 0.3
     distogram_weight: float = 0.3
     bond_weight: float = 0.1
     clash_weight: float = 0.02
@@ -80,11 +89,14 @@ class FoldOptions:
         weights = (
             self.fape_weight,
             self.steps_weight,
+            self.local_weight,
             self.distogram_weight,
             self.bond_weight,
             self.clash_weight,
             self.leak,
         )
+        if self.start not in ("chain", "free"):
+            raise UserError(f"a structure head has start {self.start!r}; accepted: 'chain', 'free'")
         if min(weights) < 0 or self.clamp_angstrom <= 0:
             raise UserError(
                 f"a structure head has loss weights {weights} and clamp {self.clamp_angstrom}; "
@@ -121,6 +133,7 @@ class FoldHead(nnx.Module):
             options.num_points,
             rngs,
         )
+        self.torsions = TorsionHead(options.width, rngs) if options.start == "chain" else None
 
     def __call__(self, states_PKD: Float[Array, "P K D"], read: SegmentParts) -> Fold:
         """Folds every slot's chain; the merged states add nothing to what residues know."""
@@ -150,7 +163,8 @@ class FoldHead(nnx.Module):
     def _fold(self, states_LD, residue_L, mask_L):
         states_LD = self.norm(self.project(self.norm_in(states_LD)))
         pair_CLL = self.pairs(states_LD, residue_L, mask_L)
-        rotations, translations = self.structure(states_LD, pair_CLL, mask_L)
+        start = None if self.torsions is None else chain_frames(self.torsions(states_LD))
+        rotations, translations = self.structure(states_LD, pair_CLL, mask_L, start)
         return self.distogram(pair_CLL), rotations, translations
 
 
@@ -166,12 +180,7 @@ def fold_loss(
     """
 
     def of_slot(values):
-        fold, native = values
-        losses = [
-            _chain_losses(jax.tree.map(lambda a, p=p: a[p], fold), native[p], options)
-            for p in range(len(native))
-        ]
-        return jnp.stack(losses)
+        return jax.vmap(lambda fold, native: _chain_losses(fold, native, options))(*values)
 
     def guarded(values):
         known = jnp.any(jnp.isfinite(values[1])) & jnp.any(values[0].mask)
@@ -210,6 +219,11 @@ def fold_losses(
     return {
         "fape": error(ends[0], ends[1], backbone_from_frames(*ends), native),
         "steps": jnp.mean(jax.lax.map(of_round, (fold.rotation, fold.translation))),
+        "local": jnp.mean(
+            jax.vmap(lambda r, t: local_error(r, t, *native_frames, fold.residue, resolved))(
+                fold.rotation, fold.translation
+            )
+        ),
         "distogram": distogram_loss(fold.distogram, native[:, 1], resolved),
         "bond": bond_loss(ends[1], fold.residue, fold.mask, native[:, 1], resolved),
         "clash": clash_loss(ends[1], fold.mask),
@@ -221,6 +235,7 @@ def _chain_losses(fold: Fold, native_L33, options: FoldOptions) -> Float[Array, 
     weights = {
         "fape": options.fape_weight,
         "steps": options.steps_weight,
+        "local": options.local_weight,
         "distogram": options.distogram_weight,
         "bond": options.bond_weight,
         "clash": options.clash_weight,

@@ -14,6 +14,7 @@ from multimed_jax.layers.structure_module import BOND_ANGSTROM
 # Nearest that C-alpha atoms of residues that are no neighbours come in well-made structures.
 CLASH_ANGSTROM = 3.6
 BROKEN_ANGSTROM = 4.3  # consecutive residues farther apart in the native are not bonded
+LOCAL_REACH = 4  # residues: a turn of a helix
 _EPSILON = 1e-4
 
 
@@ -68,6 +69,39 @@ def frame_aligned_error(
     pair = (resolved_L[:, None] & resolved_L[None])[..., None]
     count = jnp.sum(pair) * points_LA3.shape[1]
     return jnp.sum(jnp.where(pair, error, 0.0)) / jnp.maximum(count, 1)
+
+
+def local_error(
+    rotation_L33: Float[Array, "L 3 3"],
+    translation_L3: Float[Array, "L 3"],
+    native_rotation_L33: Float[Array, "L 3 3"],
+    native_translation_L3: Float[Array, "L 3"],
+    residue_L: Float[Array, "L"],
+    resolved_L: Bool[Array, "L"],
+) -> Float[Array, ""]:
+    """Mean error of the next `LOCAL_REACH` C-alpha atoms seen from each frame, in bonds.
+
+    It is the frame-aligned error near the diagonal. Helices, strands and turns show there, and it
+    has a gradient from the start, whatever the fold as a whole looks like.
+    """
+    total, count = jnp.zeros(()), jnp.zeros(())
+    for reach in range(1, LOCAL_REACH + 1):
+        ours = _seen(rotation_L33[:-reach], translation_L3[:-reach], translation_L3[reach:])
+        theirs = _seen(
+            native_rotation_L33[:-reach],
+            native_translation_L3[:-reach],
+            native_translation_L3[reach:],
+        )
+        distance = jnp.sqrt(jnp.sum(jnp.square(ours - theirs), axis=-1) + _EPSILON)
+        pair = resolved_L[:-reach] & resolved_L[reach:]
+        pair &= residue_L[reach:] - residue_L[:-reach] == reach
+        total += jnp.sum(jnp.where(pair, distance, 0.0)) / BOND_ANGSTROM
+        count += jnp.sum(pair)
+    return total / jnp.maximum(count, 1)
+
+
+def _seen(rotation: Array, translation: Array, points: Array) -> Array:
+    return jnp.einsum("lji,lj->li", rotation, points - translation)
 
 
 def bond_loss(

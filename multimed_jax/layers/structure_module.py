@@ -157,11 +157,18 @@ class StructureModule(nnx.Module):
         states_LD: Float[Array, "L D"],
         pair_CLL: Float[Array, "C L L"],
         mask_L: Bool[Array, "L"],
+        start: tuple[Float[Array, "L 3 3"], Float[Array, "L 3"]] | None = None,
     ) -> tuple[Float[Array, "I L 3 3"], Float[Array, "I L 3"]]:
-        """Rotations and translations (angstrom) after each of the I rounds."""
+        """Rotations and translations (angstrom) after each of the I rounds.
+
+        With the frames of `start` (angstrom) the rounds begin there, and it comes first.
+        """
         pair_CLL = self.norm_pair(pair_CLL)
-        rotation = jnp.broadcast_to(jnp.eye(3), (len(states_LD), 3, 3))
-        start = states_LD, rotation, self.start(states_LD)
+        if start is None:
+            rotation = jnp.broadcast_to(jnp.eye(3), (len(states_LD), 3, 3))
+            begin = states_LD, rotation, self.start(states_LD)
+        else:
+            begin = states_LD, start[0], start[1] / LENGTH_UNIT
 
         def body(carry, _):
             states, rotation, translation = carry
@@ -176,8 +183,13 @@ class StructureModule(nnx.Module):
             carry = states, jax.lax.stop_gradient(rotation), translation
             return carry, (rotation, translation * LENGTH_UNIT)
 
-        _, (rotations, translations) = jax.lax.scan(body, start, length=self.num_steps)
-        return rotations, translations
+        _, (rotations, translations) = jax.lax.scan(body, begin, length=self.num_steps)
+        if start is None:
+            return rotations, translations
+        return (
+            jnp.concatenate([start[0][None], rotations]),
+            jnp.concatenate([start[1][None], translations]),
+        )
 
 
 def mend_trace(

@@ -148,16 +148,23 @@ class ResidueEmbed(nnx.Module):
     """One row for each residue, and rows for its neighbours up to `REACH` away in the chain.
 
     A neighbour counts only inside the same chain. The sum lets the first layer of the trunk see
-    short words of the sequence.
+    short words of the sequence. Waves of the index in the chain are added: rotary positions tell
+    only how far apart residues are, and members of a family share their numbering but for gaps.
     """
 
     REACH = 2
+    NUM_WAVES = 16  # of lengths from 2 pi to 2 pi * LONGEST residues
+    LONGEST = 200.0
 
     def __init__(self, d_model: int, rngs: nnx.Rngs):
         table = nnx.initializers.normal(0.5)(
             rngs.params(), (2 * self.REACH + 1, len(LETTERS), d_model), jnp.float32
         )
         self.table = nnx.Param(table)
+        waves = nnx.initializers.normal(0.2)(
+            rngs.params(), (2 * self.NUM_WAVES, d_model), jnp.float32
+        )
+        self.waves = nnx.Param(waves)
 
     def __call__(self, stream: StreamBatch) -> Float[Array, "P N D"]:
         """One token for each residue."""
@@ -172,7 +179,9 @@ class ResidueEmbed(nnx.Module):
                 same &= jnp.round(jnp.roll(place, -shift, axis=1) - place) == shift
                 row = jnp.take(self.table[...][self.REACH + shift], there, axis=0)
                 tokens += jnp.where(same[..., None], row, 0.0)
-        return tokens
+        frequency = self.LONGEST ** -jnp.linspace(0.0, 1.0, self.NUM_WAVES)
+        angle = place[..., None] * frequency.reshape(1, 1, -1)
+        return tokens + jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], -1) @ self.waves[...]
 
 
 def make_tokenizer(

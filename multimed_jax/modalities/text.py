@@ -20,6 +20,8 @@ the answer, at evaluation they are empty until the model fills them (`answers.py
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -61,22 +63,21 @@ class TextOptions:
 
 def record_bytes(record: Record) -> bytes:
     """The UTF-8 text of a record; empty where it lacks the modality."""
-    value = record.get(NAME)
+    return _text_bytes(record.get(NAME))
+
+
+def answer_bytes(record: Record) -> bytes:
+    """The UTF-8 answer of a record; empty where it asks nothing."""
+    return _text_bytes(record.get("answer"))
+
+
+def _text_bytes(value: Mapping[str, Any] | None) -> bytes:
     if value is None:
         return b""
     text = value["text"]
     if isinstance(text, np.ndarray):
         text = text.item()
     return text.encode("utf-8", "surrogatepass") if isinstance(text, str) else bytes(text)
-
-
-def answer_bytes(record: Record) -> bytes:
-    """The UTF-8 answer of a record; empty where it asks nothing."""
-    value = record.get("answer")
-    if value is None:
-        return b""
-    text = value["text"]
-    return text.encode() if isinstance(text, str) else bytes(text)
 
 
 # ---------------------------------------------------------------------- the modality

@@ -12,6 +12,7 @@ helix and the backbone of the most similar training chain.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -19,6 +20,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
+from multimed_jax.backbone_files import write_mmcif, write_pdb
 from multimed_jax.layers.structure_head import (
     Fold,
     FoldHead,
@@ -27,6 +29,7 @@ from multimed_jax.layers.structure_head import (
     fold_loss,
 )
 from multimed_jax.metrics.chain_baselines import ideal_helix, nearest_copies
+from multimed_jax.metrics.record_scores import mean_statistic
 from multimed_jax.metrics.structure import lddt_ca, rmsd, tm_score
 from multimed_jax.specs import READ_PARTS, BaselineInputs, Namespace, TaskSpec
 from multimed_jax.types import Parts, Record, TargetSlots, UserError
@@ -91,14 +94,8 @@ def metrics(
 
 
 def statistic(predictions: np.ndarray, targets: np.ndarray) -> Any:
-    """Weighted means of scores that are computed once: weights [B, n] -> metric -> [B]."""
-    scores = structure_scores(predictions, targets)
-
-    def resample(weights: np.ndarray) -> dict[str, np.ndarray]:
-        total = np.maximum(weights.sum(axis=1), 1)
-        return {name: weights @ values / total for name, values in scores.items()}
-
-    return resample
+    """The means over chains in resamples."""
+    return mean_statistic(structure_scores(predictions, targets))
 
 
 def sequence_of(record: Record) -> bytes:
@@ -143,6 +140,15 @@ def baselines(inputs: BaselineInputs) -> Mapping[str, Float[np.ndarray, "n L 3 3
     return out
 
 
+def save(path: Path, backbone: Float[np.ndarray, "L 3 3"], record: Record) -> tuple[Path, ...]:
+    """Writes the predicted backbone as a PDB and an mmCIF file beside each other."""
+    sequence = sequence_of(record).decode("ascii", "replace")
+    title = "predicted backbone"
+    write_pdb(path.with_suffix(".pdb"), sequence, backbone[: len(sequence)], title=title)
+    write_mmcif(path.with_suffix(".cif"), sequence, backbone[: len(sequence)], title=title)
+    return path.with_suffix(".pdb"), path.with_suffix(".cif")
+
+
 def make_spec(options: FoldOptions) -> TaskSpec:
     """The task with these sizes and weights."""
 
@@ -174,6 +180,7 @@ def make_spec(options: FoldOptions) -> TaskSpec:
         baselines=baselines,
         read_target=read_target,
         reads="residues",
+        save=save,
         options=options,
         remake=make_spec,
     )

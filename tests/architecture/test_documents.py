@@ -50,7 +50,7 @@ def test_every_command_of_the_readme_names_what_exists():
     for path in set(re.findall(r"configs/\w+\.py", blocks)):
         assert (REPOSITORY / path).exists(), path
     builds = re.findall(r"tfds_builders build (\w+)(?: --config (\w+))?", blocks)
-    assert len(builds) == 8
+    assert len(builds) == 19
     for name, config in builds:
         module = importlib.import_module(f"tfds_builders.{name}.{name}_dataset_builder")
         accepted = [item.name for item in module.Builder.BUILDER_CONFIGS]

@@ -48,18 +48,18 @@ def hinged(chain: np.ndarray, degrees: float, rng: np.random.Generator) -> np.nd
     return out
 
 
-def bend(chain: np.ndarray, number: int, rng: np.random.Generator) -> np.ndarray:
-    """Noise of 0.5 to 8 angstrom, a wave, a hinge, or a wave and a hinge with noise; moved."""
-    size = rng.uniform(0.5, 8.0)
+def bend(chain: np.ndarray, number: int, rng: np.random.Generator, most: float = 8.0) -> np.ndarray:
+    """Noise of 0.5 to `most` angstrom, a wave, a hinge, or all of them; moved."""
+    size = rng.uniform(0.5, most)
     kind = number % 4
     if kind == 0:
         out = noisy(chain, size, rng)
     elif kind == 1:
         out = waved(chain, size, rng)
     elif kind == 2:
-        out = noisy(hinged(chain, rng.uniform(10, 120), rng), 0.5, rng)
+        out = noisy(hinged(chain, rng.uniform(0, 15 * most), rng), 0.5, rng)
     else:
-        out = noisy(waved(hinged(chain, rng.uniform(10, 60), rng), size / 2, rng), 1.0, rng)
+        out = noisy(waved(hinged(chain, rng.uniform(0, 7.5 * most), rng), size / 2, rng), 1.0, rng)
     return move(out, rng)
 
 

@@ -166,23 +166,28 @@ def test_lddt_by_hand():
     assert lddt_ca(*padded([(ours, native)]))[0] == pytest.approx((4 + 2 + 2) / 12)
 
 
-def real_pairs(shared_data, limit: int, number: int) -> list[tuple[np.ndarray, np.ndarray]]:
+def real_pairs(
+    shared_data, limit: int, number: int, most: float
+) -> list[tuple[np.ndarray, np.ndarray]]:
     rng = np.random.default_rng(6)
     natives = real_chains(shared_data / "rcsb_pdb_psicov150", "*.pdb", limit)
     natives += real_chains(shared_data / "theseus_family_chains", "*/*.pdb", limit)
     natives = [chain for chain in natives if 40 <= len(chain) <= 260]
     chosen = [natives[i % len(natives)] for i in range(number)]
-    return [(bend(chain, i + i // len(natives), rng), chain) for i, chain in enumerate(chosen)]
+    return [(bend(c, i + i // len(natives), rng, most), c) for i, c in enumerate(chosen)]
 
 
 @pytest.mark.slow  # the reference optimiser takes 0.1 s a pair
 def test_real_pairs_reach_the_reference(shared_data):
-    pairs = real_pairs(shared_data, 70, 200)
+    pairs = real_pairs(shared_data, 70, 200, most=8.0)
     assert len({len(native) for _, native in pairs}) > 50
     got = tm_score(*padded(pairs))
     assert got.min() < 0.4 and got.max() > 0.9
     expected = np.array([reference(*pair, polished=3) for pair in pairs])
-    np.testing.assert_allclose(got, expected, atol=0.005)
+    # Poor pairs have many optima of nearly one height: there the optimiser gets more starts.
+    for index in np.flatnonzero(np.abs(got - expected) > 0.003):
+        expected[index] = reference(*pairs[index], polished=60)
+    np.testing.assert_allclose(got, expected, rtol=0, atol=0.005)
 
 
 def check_tmtools(pairs) -> int:
@@ -211,4 +216,4 @@ def test_generated_pairs_agree_with_tm_align():
 
 @pytest.mark.slow  # 260 alignments
 def test_real_pairs_agree_with_tm_align(shared_data):
-    assert check_tmtools(real_pairs(shared_data, 70, 320)) >= 100
+    assert check_tmtools(real_pairs(shared_data, 70, 330, most=3.0)) >= 200

@@ -140,22 +140,30 @@ def test_missing():
     record["eeg"]["signal_uv"] = np.zeros((0, 5), np.float32)
     assert_missing(SPEC, record)
     assert SPEC.features(record, SPEC.options).shape == (10,)
+    assert_missing(SPEC, trial(channels=0))
     assert_missing(SPEC, {})
 
 
 def test_illegal_trials():
     record = trial()
-    record["eeg"]["rate_hz"] = np.float32(0)
-    with pytest.raises(DecodeError, match="0.0 Hz; accepted: above 0"):
-        SPEC.count(record, SPEC.options)
+    for rate_hz, shown in ((0, "0.0"), (-160, "-160.0"), (np.nan, "nan"), (np.inf, "inf")):
+        record["eeg"]["rate_hz"] = np.float32(rate_hz)
+        for function in (SPEC.count, SPEC.features):
+            with pytest.raises(DecodeError, match=f"{shown} Hz; accepted: above 0"):
+                function(record, SPEC.options)
     record = trial()
     record["eeg"]["electrode_xyz"] = ring(4)
     with pytest.raises(DecodeError, match=r"\(4, 3\)"):
         SPEC.decode(record, SPEC.options, None)
     record = trial()
-    record["eeg"]["electrode_xyz"] = np.full((5, 3), np.nan, np.float32)
-    with pytest.raises(DecodeError, match="has none"):
-        SPEC.decode(record, SPEC.options, None)
+    unknown = np.full((5, 3), np.nan, np.float32)
+    for changes in ({"electrode_xyz": unknown}, {"signal_uv": np.full((128, 5), np.nan)}):
+        record = {"eeg": trial()["eeg"] | changes}
+        with pytest.raises(DecodeError, match="has none"):
+            SPEC.decode(record, SPEC.options, None)
+        # What is looked at beside the parts is finite all the same.
+        assert np.isfinite(SPEC.features(record, SPEC.options)).all()
+        SPEC.preview(record, SPEC.options)
 
 
 def test_illegal_options():

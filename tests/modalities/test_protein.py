@@ -99,4 +99,9 @@ def test_a_token_sees_two_neighbours_of_its_own_chain():
     table = np.asarray(module.table[...])
     index = [AMINO.index(c) for c in "MKV"]
     expected = sum(table[2 + shift, index[1 + shift]] for shift in (-1, 0, 1))
-    np.testing.assert_allclose(tokens("MKV")[1], expected, rtol=1e-5)
+    # The index in the chain, 1, as 16 sines and 16 cosines.
+    angle = 200.0 ** -np.linspace(0, 1, 16)
+    expected = expected + np.concatenate([np.sin(angle), np.cos(angle)]) @ np.asarray(
+        module.waves[...]
+    )
+    np.testing.assert_allclose(tokens("MKV")[1], expected, rtol=1e-4, atol=1e-5)

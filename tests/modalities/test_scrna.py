@@ -205,6 +205,21 @@ def test_tokenizer():
     )
 
 
+def test_genes_that_no_one_has_met_have_tokens():
+    """Keys are hashed: every 31-bit one has a row, also the largest."""
+    record = cell([3.0, 2.0, 1.0])
+    record["scrna"]["gene_keys"] = np.array([0, 2**31 - 1, 2**31 - 2], np.int32)
+    parts = decode_one(SPEC, record)
+    assert parts.parts[:, 0].tolist() == [0, 2**31 - 1, 2**31 - 2]
+    module = SPEC.make_tokenizer(SPEC.streams[0], 8, SPEC.options, nnx.Rngs(0))
+    tokens = run(module, to_batch([parts], 3))[0]
+    first, second = np.asarray(module.first[...]), np.asarray(module.second[...])
+    gate, level = np.asarray(module.gate[...]), np.asarray(module.bin[...])
+    for token, (key, place) in zip(tokens, parts.parts.tolist(), strict=True):
+        table = first[key % len(first)] + second[key // len(first) % len(second)]
+        np.testing.assert_allclose(token, table * gate[place] + level[place], rtol=1e-5)
+
+
 def test_genes_are_told_apart_by_both_tables():
     (stream,) = SPEC.streams
     options = SPEC.options

@@ -161,10 +161,10 @@ def test_bonds_of_predictions():
 
 def test_a_few_steps_fold_one_chain():
     read, of = slots([LENGTH, 0, 0, 0], [native()])
-    optimiser = optax.adam(1e-2)
+    optimiser = optax.adam(2e-2)
     params, state = PARAMS, optimiser.init(PARAMS)
     losses, errors = [], []
-    for _ in range(120):
+    for _ in range(60):
         loss, predicted, gradient = evaluate(params, read, of)
         losses.append(float(loss[0, 0]))
         errors.append(rmsd_of(np.asarray(predicted)[0, :1, :, 1]))

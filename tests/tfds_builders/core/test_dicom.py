@@ -60,6 +60,25 @@ def test_unsigned_pixels_with_a_signed_padding_value(tmp_path):
     assert scan.hu[0, 1, 2] == 32767  # 65535 does not fit: the highest value that does
 
 
+def test_one_slice_written_with_and_without_a_sign(tmp_path):
+    """Signed and unsigned, 16 stored bits and 12, with and without the sign beyond the 12."""
+    hu = np.array([[-1000, 0, 1047], [-1, -1024, 40]], np.int16)
+    above = hu.view(np.uint16) & 0x0FFF  # what a writer leaves out of the 4 highest bits
+    twelve = {"BitsStored": 12, "HighBit": 11}
+    ways = {
+        "signed": (hu, {"RescaleIntercept": "0"}),
+        "unsigned": ((hu + 1024).astype(np.uint16), {}),
+        "12 bits, sign extended": (hu, {"RescaleIntercept": "0", **twelve}),
+        "12 bits, sign in bit 11": (
+            above,
+            {"RescaleIntercept": "0", "PixelRepresentation": 1, **twelve},
+        ),
+        "12 bits, an overlay above": ((hu + 1024).astype(np.uint16) | 0x8000, twelve),
+    }
+    for way, (stored, changes) in ways.items():
+        np.testing.assert_array_equal(read(tmp_path, stored, **changes).hu, hu[None], err_msg=way)
+
+
 def test_a_range_of_padding(tmp_path):
     data = make_ct(UNSIGNED)
     data.PixelPaddingValue, data.PixelPaddingRangeLimit = 0, 40
