@@ -114,6 +114,21 @@ def test_late_fusion_equals_the_modalities_apart():
         np.testing.assert_allclose(packed[i], np.mean(each, axis=0), atol=1e-5)
 
 
+def test_early_fusion_equals_one_segment_without_a_mask(monkeypatch):
+    """A sample that fills its row, run with attention that masks nothing at all."""
+    whole = sample(7, 5)
+    batch = pack([[whole]], STREAMS, 12, 12, [0], "toy")
+    masked, state = make("early")
+    pair = pack([[sample(3, 3), sample(4, 2)]], STREAMS, 12, 12, [0, 1], "toy")
+    expected, packed = masked(state, batch), masked(state, pair)
+    everything = lambda segment, *_, **__: jnp.ones((*segment.shape, segment.shape[-1]), bool)  # noqa: E731
+    monkeypatch.setattr("multimed_jax.model.packed_mask", everything)
+    unmasked, _ = make("early")
+    np.testing.assert_allclose(unmasked(state, batch), expected, atol=1e-6)
+    # The same bare model on two samples in one row is not what packing gives.
+    assert np.abs(np.asarray(unmasked(state, pair) - packed)).max() > 1e-3
+
+
 def test_intermediate_fusion_lies_between():
     """With fusion_layers = all it equals late-masked attention; with 0 it equals early."""
     batch = pack(ROWS, STREAMS, 12, 24, LABELS, "toy")

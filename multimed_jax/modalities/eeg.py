@@ -7,8 +7,9 @@ Input: float32 [T, C] in microvolt at the record's rate, electrode positions on 
     C3           samples                    its xyz   1        samples at options.rate_hz in units
     (padding)    0                          0  0  0   0        of the trial's scale (below)
 
-- Resampled to `rate_hz` (polyphase); the first `window_s` are kept; a rest shorter than a patch is
-  dropped, a trial shorter than a patch is padded with 0.
+- Resampled to `rate_hz` (polyphase); the first `window_s` are kept of a trial shorter than two
+  windows; a longer recording is read in whole windows: one of them, drawn, in training, all of them
+  at evaluation. A rest shorter than a patch is dropped, a trial shorter than a patch padded with 0.
 - A channel with a NaN or infinite sample, or that never changes, or whose electrode is unknown (NaN
   position), is masked for the whole trial: it takes no slot. More channels than `max_channels`:
   those nearest to the hand and foot areas (C3, Cz, C4) stay, in record order.
@@ -33,7 +34,7 @@ from multimed_jax.layers.decode_errors import DecodeError
 from multimed_jax.layers.eeg_lstm import LstmStem
 from multimed_jax.layers.eeg_stem import ConvStem
 from multimed_jax.layers.resample import resample, resampled_length
-from multimed_jax.specs import ModalitySpec, StreamSpec
+from multimed_jax.specs import ModalitySpec, StreamSpec, Windows
 from multimed_jax.types import Parts, Preview, Record, UserError
 
 NAME = "eeg"
@@ -124,6 +125,15 @@ def count(record: Record, options: EegOptions) -> dict[str, int]:
     return {STREAM: int(np.clip(length // options.patch_len, 1, options.max_patches))}
 
 
+def num_windows(record: Record, options: EegOptions) -> int:
+    """Whole windows of a recording; 1 for a trial shorter than two."""
+    trial = record.get(NAME)
+    if trial is None or not has_samples(trial):
+        return 1
+    length = resampled_length(len(trial["signal_uv"]), record_rate_hz(trial), options.rate_hz)
+    return max(1, length // options.patch_len // options.max_patches)
+
+
 @functools.lru_cache(maxsize=256)
 def _motor_order(xyz: bytes) -> Int[np.ndarray, "C"]:
     """Electrodes with a known position, from nearest to farthest from the motor strip."""
@@ -148,12 +158,21 @@ def select_channels(
 def decode(
     record: Record, options: EegOptions, rng: np.random.Generator | None
 ) -> dict[str, Parts]:
-    """Patches of the trial; empty where the record lacks it.
+    """Patches of the trial, or of one window of a longer recording, drawn where there is `rng`.
+
+    Empty where the record lacks it.
 
     Raises:
         DecodeError: a signal that is no matrix, a position missing, a rate that is not positive,
             no usable channel.
     """
+    number = num_windows(record, options)
+    window = 0 if rng is None or number == 1 else int(rng.integers(number))
+    return decode_window(record, options, window)
+
+
+def decode_window(record: Record, options: EegOptions, window: int) -> dict[str, Parts]:
+    """Patches of one window of the recording. Raises DecodeError as `decode`."""
     trial = record.get(NAME)
     if trial is None or not has_samples(trial):
         return {}
@@ -172,7 +191,8 @@ def decode(
         )
     number = count(record, options)[STREAM]
     samples = resample(signal_uv[:, channels], record_rate_hz(trial), options.rate_hz)
-    samples = normalise(samples[: number * options.patch_len])
+    start = window * options.max_patches * options.patch_len
+    samples = normalise(samples[start : start + number * options.patch_len])
     length = options.patch_len
     parts = np.zeros((number, options.max_channels, length + 4), np.float32)
     used = len(channels)
@@ -269,4 +289,5 @@ SPEC = ModalitySpec(
     make_tokenizer=make_tokenizer,
     features=features,
     preview=preview,
+    windows=Windows(num_windows, decode_window),
 )

@@ -41,7 +41,7 @@ def all_data(tmp_path_factory) -> Path:
 
 
 def make_config(data: Path, stems: bool) -> RunConfig:
-    values = get_config().to_dict() | {"data_dir": str(data)}
+    values: dict[str, Any] = get_config().to_dict() | {"data_dir": str(data)}
     values["data"] |= {"sources": ({"name": "phantoms/all_tiny", "weight": 1.0},)}
     values["data"] |= {"lanes": 1, "rows": 6, "row_width": 128, "window": 256, "threads": 0}
     values["model"] = {"d_model": 32, "num_layers": 2, "num_heads": 2, "fusion": "early"}

@@ -258,3 +258,37 @@ def test_bank_separates_mu_from_beta():
     centres_hz = np.array([4, 6, 8, 10, 12, 16, 20, 24, 28, 32, 36, 40])
     assert centres_hz[power[0].argmax()] == 10 and centres_hz[power[1].argmax()] == 20
     assert power[0].max() > 5 * power[0][6] and power[1].max() > 5 * power[1][3]
+
+
+def test_a_long_recording_is_read_in_whole_windows():
+    record = trial(samples=128 * 3 + 40)
+    assert eeg.num_windows(record, SPEC.options) == 3
+    assert SPEC.count(record, SPEC.options) == {"eeg.trial": 4}
+    signal_uv = record["eeg"]["signal_uv"]
+    found = []
+    for window in range(3):
+        alone = trial()
+        alone["eeg"]["signal_uv"] = signal_uv[128 * window : 128 * (window + 1)]
+        parts = eeg.decode_window(record, SPEC.options, window)["eeg.trial"].parts
+        np.testing.assert_allclose(parts, decode_one(SPEC, alone).parts, atol=1e-5)
+        found.append(parts)
+    drawn = {
+        next(
+            w
+            for w, parts in enumerate(found)
+            if np.array_equal(
+                parts,
+                SPEC.decode(record, SPEC.options, np.random.default_rng(seed))["eeg.trial"].parts,
+            )
+        )
+        for seed in range(20)
+    }
+    assert drawn == {0, 1, 2}
+
+
+def test_a_trial_of_less_than_two_windows_keeps_its_start():
+    record = trial(samples=250)
+    assert eeg.num_windows(record, SPEC.options) == 1
+    rng = np.random.default_rng(0)
+    first = decode_one(SPEC, record).parts
+    np.testing.assert_array_equal(first, SPEC.decode(record, SPEC.options, rng)["eeg.trial"].parts)

@@ -10,7 +10,14 @@ import numpy as np
 
 from tfds_builders.core.records import record_digest
 from tfds_builders.core.splits import SPLITS
-from tfds_builders.core.targets import ClassNames, Kinds, TargetCounts, check_target, kind_of
+from tfds_builders.core.targets import (
+    ClassNames,
+    Kinds,
+    TargetCounts,
+    TargetKind,
+    check_target,
+    kind_of,
+)
 
 _MODULUS = 2**256
 
@@ -24,7 +31,7 @@ class Ledger:
 
     def __init__(self, class_names: ClassNames, kinds: Kinds) -> None:
         self.class_names = dict(class_names)
-        self.kinds = {task: kind_of(task, kinds) for task in class_names}
+        self.kinds: dict[str, TargetKind] = {task: kind_of(task, kinds) for task in class_names}
         self.num_records: dict[str, int] = dict.fromkeys(SPLITS, 0)
         self._counts = {
             split: {
