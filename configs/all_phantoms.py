@@ -53,7 +53,7 @@ def get_config(size: str | None = None) -> ml_collections.ConfigDict:
         method="multimodal_multitask",
         data_dir="data",
         seed=0,
-        num_steps=1600,
+        num_steps=1400,
         log_every_steps=50,
         modalities=(
             text.SPEC.with_options(max_tokens=48, max_answer=8),
@@ -114,7 +114,7 @@ def get_config(size: str | None = None) -> ml_collections.ConfigDict:
             weight_decay=0.05,
             ema_decay=0.99,
         ),
-        checkpoint=dict(every_steps=400),
+        checkpoint=dict(every_steps=350),
         alignment=dict(weight=0.2, pair_rate=0.25),
-        eval=dict(validation_every_steps=400),
+        eval=dict(validation_every_steps=350),
     )

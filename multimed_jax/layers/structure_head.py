@@ -25,6 +25,7 @@ from multimed_jax.layers.structure_loss import (
     frame_aligned_error,
     local_error,
     split_native,
+    torsion_loss,
 )
 from multimed_jax.layers.structure_module import (
     StructureModule,
@@ -53,8 +54,10 @@ class FoldOptions:
         clamp_angstrom: of the frame-aligned error; its unit, too.
         leak: share of the error that is not clamped.
         fape_weight: of the last round's frame-aligned error over N, CA and C.
-        steps_weight: of the mean over all rounds (and the start of a chain) of the error over CA.
-        local_weight: of the error over the next `LOCAL_REACH` residues, never clamped.
+        steps_weight: of the mean over all rounds of the error over CA.
+        local_weight: of the error over the next `LOCAL_REACH` residues, at the start and at the
+            end, never clamped.
+        torsion_weight: of the errors of phi and psi of a chain's start.
         distogram_weight: of the cross-entropy.
         bond_weight: of bond errors.
         clash_weight: of overlaps.
@@ -73,6 +76,7 @@ class FoldOptions:
     fape_weight: float = 1.0
     steps_weight: float = 0.5
     local_weight: float = 0.3
+    torsion_weight: float = 1.0
     distogram_weight: float = 0.3
     bond_weight: float = 0.1
     clash_weight: float = 0.02
@@ -90,6 +94,7 @@ class FoldOptions:
             self.fape_weight,
             self.steps_weight,
             self.local_weight,
+            self.torsion_weight,
             self.distogram_weight,
             self.bond_weight,
             self.clash_weight,
@@ -132,6 +137,7 @@ class FoldHead(nnx.Module):
             options.num_heads,
             options.num_points,
             rngs,
+            keep_start=options.start == "chain",
         )
         self.torsions = TorsionHead(options.width, rngs) if options.start == "chain" else None
 
@@ -199,6 +205,10 @@ def fold_losses(
     resolved &= fold.mask
     native_frames = frames_from_backbone(native)
     ends = fold.rotation[-1], fold.translation[-1]
+    # The chain of the torsions is judged nearby alone: far away every error of an angle counts
+    # again, and the gradient of such products drowns all others.
+    first = 1 if options.start == "chain" else 0
+    rounds = fold.rotation[first:], fold.translation[first:]
 
     def error(rotation, translation, atoms, native_atoms):
         return frame_aligned_error(
@@ -212,18 +222,22 @@ def fold_losses(
             options.leak,
         )
 
+    def near(rotation, translation):
+        return local_error(rotation, translation, *native_frames, fold.residue, resolved)
+
     def of_round(frames):
         rotation, translation = frames
         return error(rotation, translation, translation[:, None], native[:, 1:2])
 
+    torsion = jnp.zeros(())
+    if options.start == "chain":
+        chain = backbone_from_frames(fold.rotation[0], fold.translation[0])
+        torsion = torsion_loss(chain, native, fold.residue, resolved)
     return {
+        "torsion": torsion,
         "fape": error(ends[0], ends[1], backbone_from_frames(*ends), native),
-        "steps": jnp.mean(jax.lax.map(of_round, (fold.rotation, fold.translation))),
-        "local": jnp.mean(
-            jax.vmap(lambda r, t: local_error(r, t, *native_frames, fold.residue, resolved))(
-                fold.rotation, fold.translation
-            )
-        ),
+        "steps": jnp.mean(jax.lax.map(of_round, rounds)),
+        "local": near(fold.rotation[0], fold.translation[0]) + near(*ends),
         "distogram": distogram_loss(fold.distogram, native[:, 1], resolved),
         "bond": bond_loss(ends[1], fold.residue, fold.mask, native[:, 1], resolved),
         "clash": clash_loss(ends[1], fold.mask),
@@ -236,6 +250,7 @@ def _chain_losses(fold: Fold, native_L33, options: FoldOptions) -> Float[Array, 
         "fape": options.fape_weight,
         "steps": options.steps_weight,
         "local": options.local_weight,
+        "torsion": options.torsion_weight,
         "distogram": options.distogram_weight,
         "bond": options.bond_weight,
         "clash": options.clash_weight,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from multimed_jax.layers.chain_start import backbone_torsions
 from multimed_jax.layers.structure_module import BOND_ANGSTROM
 
 # Nearest that C-alpha atoms of residues that are no neighbours come in well-made structures.
@@ -98,6 +99,23 @@ def local_error(
         total += jnp.sum(jnp.where(pair, distance, 0.0)) / BOND_ANGSTROM
         count += jnp.sum(pair)
     return total / jnp.maximum(count, 1)
+
+
+def torsion_loss(
+    atoms_L33: Float[Array, "L 3 3"],
+    native_L33: Float[Array, "L 3 3"],
+    residue_L: Float[Array, "L"],
+    resolved_L: Bool[Array, "L"],
+) -> Float[Array, ""]:
+    """Mean of 1 - cos(error) of phi and psi, over residues bonded to a resolved neighbour."""
+    bonded = resolved_L[1:] & resolved_L[:-1] & (residue_L[1:] - residue_L[:-1] == 1)
+    total = jnp.zeros(())
+    for ours, theirs in zip(
+        backbone_torsions(atoms_L33), backbone_torsions(native_L33), strict=True
+    ):
+        error = 1.0 - jnp.sum(ours * theirs, axis=-1)
+        total += 0.5 * jnp.sum(jnp.where(bonded, error, 0.0))
+    return total / jnp.maximum(jnp.sum(bonded), 1)
 
 
 def _seen(rotation: Array, translation: Array, points: Array) -> Array:

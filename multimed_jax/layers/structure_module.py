@@ -140,7 +140,9 @@ class StructureModule(nnx.Module):
         num_heads: int,
         num_points: int,
         rngs: nnx.Rngs,
+        keep_start: bool = False,
     ):
+        """`keep_start`: the first update of an untrained module moves nothing."""
         self.num_steps = num_steps
         small = nnx.initializers.variance_scaling(0.1, "fan_in", "truncated_normal")
         self.norm_pair = ChannelNorm(pair_dim)
@@ -150,7 +152,8 @@ class StructureModule(nnx.Module):
         self.mlp_in = nnx.Linear(width, 2 * width, rngs=rngs)
         self.mlp_out = nnx.Linear(2 * width, width, kernel_init=small, rngs=rngs)
         self.norm_mlp = nnx.LayerNorm(width, rngs=rngs)
-        self.update = nnx.Linear(width, 6, kernel_init=small, rngs=rngs)
+        still = nnx.initializers.zeros_init()
+        self.update = nnx.Linear(width, 6, kernel_init=still if keep_start else small, rngs=rngs)
 
     def __call__(
         self,
@@ -168,7 +171,8 @@ class StructureModule(nnx.Module):
             rotation = jnp.broadcast_to(jnp.eye(3), (len(states_LD), 3, 3))
             begin = states_LD, rotation, self.start(states_LD)
         else:
-            begin = states_LD, start[0], start[1] / LENGTH_UNIT
+            # What the rounds make of the chain is no reason to bend it.
+            begin = states_LD, *jax.lax.stop_gradient((start[0], start[1] / LENGTH_UNIT))
 
         def body(carry, _):
             states, rotation, translation = carry

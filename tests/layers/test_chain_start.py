@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from multimed_jax.layers.chain_start import TorsionHead, chain_frames
-from multimed_jax.layers.structure_loss import local_error
+from multimed_jax.layers.chain_start import TorsionHead, backbone_torsions, chain_frames
+from multimed_jax.layers.structure_loss import local_error, torsion_loss
 from multimed_jax.layers.structure_module import backbone_from_frames, frames_from_backbone
 
 
@@ -21,7 +21,7 @@ def torsion_degrees(a, b, c, d):
 
 
 def make(length=30, seed=0):
-    degrees = np.random.default_rng(seed).uniform(-180, 180, (length, 3))
+    degrees = np.random.default_rng(seed).uniform(-180, 180, (length, 2))
     radians = np.deg2rad(degrees)
     torsions = jnp.asarray(np.stack([np.cos(radians), np.sin(radians)], -1), jnp.float32)
     return degrees, torsions
@@ -34,16 +34,15 @@ def test_the_torsions_of_the_chain_are_those_asked_for():
         (n, ca, c), (next_n, next_ca, next_c) = atoms[i], atoms[i + 1]
         found = [
             torsion_degrees(n, ca, c, next_n) - degrees[i, 1],
-            torsion_degrees(ca, c, next_n, next_ca) - degrees[i + 1, 2],
+            torsion_degrees(ca, c, next_n, next_ca) - 180,
             torsion_degrees(c, next_n, next_ca, next_c) - degrees[i + 1, 0],
         ]
         assert np.abs((np.array(found) + 180) % 360 - 180).max() < 0.5
 
 
 def test_bonds_and_angles_are_ideal_and_trans_residues_lie_3_8_apart():
-    degrees, torsions = make()
-    trans = torsions.at[:, 2].set(jnp.array([-1.0, 0.0]))
-    atoms = np.asarray(backbone_from_frames(*chain_frames(trans)), np.float64)
+    _, torsions = make()
+    atoms = np.asarray(backbone_from_frames(*chain_frames(torsions)), np.float64)
     peptide = np.linalg.norm(atoms[1:, 0] - atoms[:-1, 2], axis=-1)
     np.testing.assert_allclose(peptide, 1.329, atol=1e-3)
     steps = np.linalg.norm(atoms[1:, 1] - atoms[:-1, 1], axis=-1)
@@ -64,7 +63,34 @@ def test_gradients_reach_every_torsion():
     _, torsions = make(12)
     end = jax.grad(lambda t: jnp.sum(chain_frames(t)[1][-1] ** 2))(torsions)
     size = np.abs(np.asarray(end)).sum(-1)
-    assert np.isfinite(size).all() and (size[1:-1, :2] > 0).all()
+    assert np.isfinite(size).all() and (size[1:-1] > 0).all()
+
+
+def test_torsions_of_atoms_are_those_of_the_formula():
+    _, torsions = make(10)
+    atoms = np.asarray(backbone_from_frames(*chain_frames(torsions)))
+    psi, phi = (np.asarray(found) for found in backbone_torsions(jnp.asarray(atoms)))
+    for i in range(9):
+        (n, ca, c), (next_n, next_ca, next_c) = atoms[i].astype(float), atoms[i + 1].astype(float)
+        for found, expected in (
+            (psi[i], torsion_degrees(n, ca, c, next_n)),
+            (phi[i], torsion_degrees(c, next_n, next_ca, next_c)),
+        ):
+            angle = np.deg2rad(expected)
+            np.testing.assert_allclose(found, [np.cos(angle), np.sin(angle)], atol=1e-3)
+
+
+def test_torsion_loss_by_hand():
+    degrees, torsions = make(8)
+    moved = np.deg2rad(degrees + [[30.0, 0.0]])
+    other = jnp.asarray(np.stack([np.cos(moved), np.sin(moved)], -1), jnp.float32)
+    atoms, native = (backbone_from_frames(*chain_frames(t)) for t in (other, torsions))
+    everything = jnp.ones(8, bool)
+    found = torsion_loss(atoms, native, jnp.arange(8.0), everything)
+    assert abs(float(found) - 0.5 * (1 - np.cos(np.deg2rad(30)))) < 1e-3
+    gap = jnp.array([0.0, 1, 2, 3, 14, 15, 16, 17])
+    broken = native.at[4:].add(50.0)
+    assert float(torsion_loss(native, broken, gap, everything)) < 1e-3
 
 
 def test_local_error_against_a_plain_loop():
