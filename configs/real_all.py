@@ -3,8 +3,9 @@
     for each source of README.md: python -m tfds_builders build NAME --manual_dir RAW --data_dir D
     python -m multimed_jax.main --config configs/real_all.py --config.data_dir=D --workdir W
 
-Nine of ten modalities: the MRI and CT volumes at hand carry no label. The sources hold a few
-hundred records each; the config shows that one model reads them all, not what the model can do.
+All ten modalities; of CT and MRI the slices, for the volumes at hand carry no label. The sources
+hold a few hundred records each: the config shows that one model reads them all, not what it could
+do with more.
 Hardware: 2 CPU cores. Time, memory and measured figures: README.md.
 """
 
@@ -70,7 +71,7 @@ def get_config(size: str | None = None) -> ml_collections.ConfigDict:
         method="multimodal_multitask",
         data_dir="data",
         seed=0,
-        num_steps=600,
+        num_steps=400,
         log_every_steps=25,
         modalities=(
             text.SPEC.with_options(max_tokens=160, max_answer=12),

@@ -32,10 +32,10 @@ def get_config(split: str | None = None) -> ml_collections.ConfigDict:
         method="unimodal",
         data_dir="data",
         seed=0,
-        num_steps=900,
-        log_every_steps=25,
+        num_steps=300,
+        log_every_steps=20,
         modalities=(protein.SPEC.with_options(max_residues=256),),
-        tasks=(structure.SPEC.with_options(pair_dim=16, clamp_angstrom=20.0, local_weight=0.5),),
+        tasks=(structure.SPEC.with_options(pair_dim=8, clamp_angstrom=20.0, local_weight=0.5),),
         evals=(task_metrics.SPEC, samples.SPEC),
         data=dict(
             sources=common.sources({f"protein_chains/{name}": 1.0}),
@@ -51,6 +51,6 @@ def get_config(split: str | None = None) -> ml_collections.ConfigDict:
             weight_decay=0.05,
             ema_decay=0.99,
         ),
-        checkpoint=dict(every_steps=150),
-        eval=dict(validation_every_steps=150),
+        checkpoint=dict(every_steps=100),
+        eval=dict(validation_every_steps=100),
     )

@@ -86,8 +86,6 @@ def _embed_segments(model: Model, states, present) -> Float[Array, "P S E"]:
 def _class_loss(model: Model, batch: Batch, task: str, z_PKE, columns_CE) -> Float[Array, ""]:
     slots = batch.targets[task]
     spaces = model.spec.namespaces[task]
-    names = [name.casefold() for space in spaces for name in space.class_names]
-    same = jnp.asarray(np.array([[a == b for b in names] for a in names]))
     own = jnp.asarray(column_namespaces(spaces))
     offset = np.cumsum([0, *(len(space.class_names) for space in spaces)])[:-1]
     namespace = slots.namespace.reshape(-1)
@@ -95,7 +93,8 @@ def _class_loss(model: Model, batch: Batch, task: str, z_PKE, columns_CE) -> Flo
     known = ((slots.weight > 0) & (slots.value >= 0)).reshape(-1)
     logits = model.align.logits(z_PKE.reshape(-1, z_PKE.shape[-1]), columns_CE)
     valid = known[:, None] & (own.reshape(1, -1) == namespace[:, None])
-    return model.align.loss(logits, same[column], valid)
+    positive = jnp.arange(len(own)).reshape(1, -1) == column[:, None]
+    return model.align.loss(logits, positive, valid)
 
 
 def _pair_loss(model: Model, batch: Batch, states, present) -> Float[Array, ""]:

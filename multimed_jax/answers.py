@@ -1,9 +1,9 @@
 """Answers to questions, written or chosen by running the model over the same batch again.
 
-Pass k of the first L fills place k + 1 of every answer with the most probable next piece; pass
-L + c shows every slot its candidate c and scores it. A batch without questions takes one pass, one
-without closed (or without open) questions leaves out those passes. Other tasks never see the
-places of an answer, so what they predict is the same in every pass.
+Pass k of the first L fills place k + 1 of every answer with the most probable next piece, until
+all have ended; pass L + c shows every slot its candidate c and scores it. A batch without questions
+takes no pass, one without closed (or without open) questions leaves out those passes. Other tasks
+never see the places of an answer: what they predict is made once, and no pass runs their heads.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from multimed_jax.types import Batch, TargetSlots
 
 NOT_KNOWN = -1
 
-Predict = Callable[[Batch], dict[str, Array]]
+LogP = Float[Array, "P K L V"]
 
 
 def generating_task(spec: ModelSpec) -> TaskSpec | None:
@@ -30,13 +30,13 @@ def generating_task(spec: ModelSpec) -> TaskSpec | None:
     return next((task for task in spec.tasks if task.generates), None)
 
 
-def predict_with_answers(
-    predict: Predict, batch: Batch, task: TaskSpec, spec: ModelSpec
-) -> dict[str, Array]:
-    """Predictions of every task; those of `task` are the ids of its answers, [P, K, L].
+def write_answers(
+    next_piece: Callable[[Batch], LogP], batch: Batch, task: TaskSpec, spec: ModelSpec
+) -> Int[Array, "P K L"]:
+    """The ids of every slot's answer, -1 behind its end.
 
     Args:
-        predict: batch -> predictions of every task; of `task` log-probabilities [P, K, L, V].
+        next_piece: batch -> log-probabilities of the next piece at every place of `task`'s slots.
         batch: its places show `<begin>` and then nothing.
         task: that generates.
         spec: of the model.
@@ -47,9 +47,7 @@ def predict_with_answers(
     candidates = jnp.moveaxis(slots.value[:, :, 1:], 2, 0)  # [C, P, K, L]
     asked = slots.weight > 0
     closed = asked & (candidates != NOT_KNOWN).any(axis=(0, 3))
-    any_open, any_closed = (asked & ~closed).any(), closed.any()
-    first = jnp.where(any_open, 0, places)
-    end = jnp.where(any_closed, places + len(candidates), jnp.where(any_open, places, first + 1))
+    is_open = asked & ~closed
 
     def show(ids: Int[Array, "P K L"]) -> Batch:
         parts = _with_answers(batch, stream.name, slots, ids)
@@ -58,29 +56,29 @@ def predict_with_answers(
         }
         return dataclasses.replace(batch, streams=streams)
 
-    def body(carry):
-        number, written, scores, _ = carry
-        candidate = jnp.clip(number - places, 0, len(candidates) - 1)
-        shown = jnp.where(number < places, written, candidates[candidate])
-        found = predict(show(shown))
-        log_p = found[task.name]
-        piece = jnp.where(number < places, number, 0)
-        ended = _ended(written, piece)
-        chosen = jnp.where(ended, NOT_KNOWN, log_p[:, :, piece].argmax(-1))
-        written = jnp.where(number < places, written.at[:, :, piece].set(chosen), written)
-        score = _score(log_p, candidates[candidate])
-        scores = jnp.where(number < places, scores, scores.at[candidate].set(score))
-        rest = {name: values for name, values in found.items() if name != task.name}
-        return number + 1, written, scores, rest
+    def write(carry):
+        piece, written = carry
+        log_p = next_piece(show(written))
+        chosen = jnp.where(_ended(written, piece), NOT_KNOWN, log_p[:, :, piece].argmax(-1))
+        return piece + 1, written.at[:, :, piece].set(chosen)
 
-    shapes = jax.eval_shape(predict, batch)
-    rest = {n: jnp.zeros(s.shape, s.dtype) for n, s in shapes.items() if n != task.name}
+    def going_on(carry):
+        piece, written = carry
+        return (piece < places) & (is_open & ~_ended(written, piece)).any()
+
+    def score(carry):
+        number, scores = carry
+        log_p = next_piece(show(candidates[number]))
+        return number + 1, scores.at[number].set(_score(log_p, candidates[number]))
+
+    zero = jnp.zeros((), jnp.int32)
     written = jnp.full((*slots.segment.shape, places), NOT_KNOWN, jnp.int32)
+    _, written = jax.lax.while_loop(going_on, write, (zero, written))
     scores = jnp.full((len(candidates), *slots.segment.shape), -jnp.inf)
-    carry = (first, written, scores, rest)
-    _, written, scores, rest = jax.lax.while_loop(lambda c: c[0] < end, body, carry)
+    more = jnp.where(closed.any(), len(candidates), 0)
+    _, scores = jax.lax.while_loop(lambda carry: carry[0] < more, score, (zero, scores))
     best = jnp.take_along_axis(candidates, scores.argmax(0)[None, ..., None], axis=0)[0]
-    return rest | {task.name: jnp.where(closed[..., None], best, written)}
+    return jnp.where(closed[..., None], best, written)
 
 
 def _with_answers(

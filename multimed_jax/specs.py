@@ -239,7 +239,10 @@ def changed(kind: str, spec: Any, changes: Mapping[str, Any]) -> Any:
                 f"{kind} {spec.name!r} has no option {name!r}; it has: "
                 f"{', '.join(accepted) or 'none'}"
             )
-    return dataclasses.replace(spec.options, **changes) if changes else spec.options
+    if not changes:
+        return spec.options
+    assert spec.options is not None
+    return dataclasses.replace(spec.options, **changes)
 
 
 @dataclasses.dataclass(frozen=True)

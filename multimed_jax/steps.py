@@ -11,7 +11,7 @@ import optax
 from flax import nnx
 
 from multimed_jax.aligned import alignment_loss, bank_of, embed_slots, embed_texts
-from multimed_jax.answers import generating_task, predict_with_answers
+from multimed_jax.answers import generating_task, write_answers
 from multimed_jax.config import RunConfig
 from multimed_jax.layers.slot_loss import denominators, mean_loss, numerators
 from multimed_jax.model import Model, ModelSpec
@@ -155,18 +155,24 @@ def make_predict_step(spec: ModelSpec) -> Callable[[Any, Any, Batch], dict[str, 
     def predict_step(params, model_state, batch: Batch) -> dict[str, jax.Array]:
         model = nnx.merge(graphdef, params, model_state)
 
-        def predict(batch: Batch) -> dict[str, jax.Array]:
-            outputs = model(batch)
-            return {
-                task.name: task.predict(
-                    outputs[task.name], batch.targets[task.name], spec.namespaces[task.name]
-                )
-                for task in spec.tasks
-            }
+        def predicted(task, outputs) -> jax.Array:
+            return task.predict(outputs, batch.targets[task.name], spec.namespaces[task.name])
 
-        if generating is None:
-            return predict(batch)
-        return predict_with_answers(predict, batch, generating, spec)
+        outputs = model(batch)
+        found = {
+            task.name: predicted(task, outputs[task.name])
+            for task in spec.tasks
+            if task is not generating
+        }
+        if generating is not None:
+
+            def next_piece(shown: Batch) -> jax.Array:
+                states = model.encode(shown)
+                # Only this task's outputs are used: the compiler leaves the other heads out.
+                return predicted(generating, model.read(shown, *states)[generating.name])
+
+            found[generating.name] = write_answers(next_piece, batch, generating, spec)
+        return found
 
     return predict_step
 

@@ -23,7 +23,7 @@ from multimed_jax.model import Model, ModelSpec
 from multimed_jax.types import Batch
 from tests.end_to_end.conftest import command
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 # Other stems than those of the config.
 STEMS = {"eeg": {"stem": "lstm"}, "genomics": {"stem": "kmer", "kmer": 4, "stride": 8}}
