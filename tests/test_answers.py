@@ -220,3 +220,14 @@ def test_a_question_whose_image_is_missing_is_still_asked(tmp_path):
             expected = [0.5, 0.5] if source == 0 else [0.0, 1.0]
             assert slots.modality_share[0, k].tolist() == expected
     assert met == {(source, row) for source in (0, 1) for row in range(12) if row % 3 < 2}
+
+
+def test_places_tell_nothing_of_a_question_that_is_hidden():
+    """Neither their number nor where they lie depends on the words of the question."""
+    short = dict(QuestionSource()[0]) | {"text": {"text": "side?"}}
+    long = dict(QuestionSource()[0]) | {"text": {"text": "on which side is it that you see one?"}}
+    places = [TEXT.decode(record, TEXT.options, None)["text.answer"] for record in (short, long)]
+    np.testing.assert_array_equal(places[0].coords, places[1].coords)
+    np.testing.assert_array_equal(places[0].parts, places[1].parts)
+    words = TEXT.decode(long, TEXT.options, None)["text.tokens"]
+    assert words.coords.max() < places[0].coords.min()
