@@ -125,8 +125,8 @@ def decode(
         if rng is not None:
             shown = encode(said)[: options.max_answer - 1]
             places[1 : 1 + len(shown)] = shown
-        # Behind any question that is kept whole: places right behind this one would tell its length, and so
-        # what was asked, to a model that is not shown the question.
+        # Behind any question that is kept whole: places right behind this one would tell its
+        # length, and so what was asked, to a model that is not shown the question.
         after = options.max_tokens + np.arange(options.max_answer, dtype=np.float32)[:, None]
         found[ANSWER_STREAM] = Parts(places, after, np.zeros(len(places), np.int32))
     return found
