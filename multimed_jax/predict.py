@@ -22,13 +22,16 @@ from absl import flags
 
 from multimed_jax.command import run_command, use_compilation_cache
 
-_CHECKPOINT = flags.DEFINE_string("checkpoint", "", "Run folder of a trained model.")
-_SPLIT = flags.DEFINE_string("split", "test", "Split to predict.")
-_OUT = flags.DEFINE_string("out", "", "CSV file to write.")
-_FILES = flags.DEFINE_string("files", "", "Folder for predictions that are files (structures).")
-_DATA_DIR = flags.DEFINE_string("data_dir", "", "Where the data are now, if they have moved.")
-
 COLUMNS = ("source", "task", "sample_id", "prediction", "probability", "target")
+
+
+def define_flags() -> None:
+    """The command's flags; only the command itself defines them, for others have their names."""
+    flags.DEFINE_string("checkpoint", "", "Run folder of a trained model.")
+    flags.DEFINE_string("split", "test", "Split to predict.")
+    flags.DEFINE_string("out", "", "CSV file to write.")
+    flags.DEFINE_string("files", "", "Folder for predictions that are files (structures).")
+    flags.DEFINE_string("data_dir", "", "Where the data are now, if they have moved.")
 
 
 def main() -> int:
@@ -40,12 +43,12 @@ def main() -> int:
     from multimed_jax.run import eval_params
     from multimed_jax.types import UserError
 
-    run, state = restore_run(Path(_CHECKPOINT.value), _DATA_DIR.value or None)
-    if _SPLIT.value not in run.splits:
-        raise UserError(f"--split is {_SPLIT.value!r}; the run has {', '.join(run.splits)}")
-    found = predict_split(run, eval_params(run, state), state.model_state, _SPLIT.value)
+    run, state = restore_run(Path(flags.FLAGS.checkpoint), flags.FLAGS.data_dir or None)
+    if flags.FLAGS.split not in run.splits:
+        raise UserError(f"--split is {flags.FLAGS.split!r}; the run has {', '.join(run.splits)}")
+    found = predict_split(run, eval_params(run, state), state.model_state, flags.FLAGS.split)
     left_out = [p for p in found if not can_be_said(p)]
-    out = Path(_OUT.value)
+    out = Path(flags.FLAGS.out)
     temporary = out.with_name(out.name + ".tmp")
     try:
         with temporary.open("w", newline="", encoding="utf-8") as file:
@@ -53,17 +56,17 @@ def main() -> int:
             writer.writerow(COLUMNS)
             for predictions in found:
                 if can_be_said(predictions):
-                    source = _source_of(run, _SPLIT.value, predictions)
+                    source = _source_of(run, flags.FLAGS.split, predictions)
                     writer.writerows(lines(source, predictions))
         os.replace(temporary, out)
     except OSError as error:
         raise UserError(f"--out {out} cannot be written: {error.strerror}") from None
     for predictions in left_out:
         name = f"{predictions.task.name} of {predictions.source.name}"
-        if _FILES.value and predictions.task.save is not None:
-            source = _source_of(run, _SPLIT.value, predictions)
-            number = save_files(Path(_FILES.value), source, predictions)
-            print(f"{name}: {number} files below {_FILES.value}")
+        if flags.FLAGS.files and predictions.task.save is not None:
+            source = _source_of(run, flags.FLAGS.split, predictions)
+            number = save_files(Path(flags.FLAGS.files), source, predictions)
+            print(f"{name}: {number} files below {flags.FLAGS.files}")
         else:
             print(f"{name} predicts coordinates, which {out.name} does not hold (--files DIR)")
     return 0
@@ -111,4 +114,5 @@ def lines(source: Any, predictions: Any) -> Iterator[tuple[str, ...]]:
 
 
 if __name__ == "__main__":
+    define_flags()
     run_command(main, required=("checkpoint", "out"))
