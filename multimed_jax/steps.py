@@ -164,15 +164,16 @@ def make_predict_step(spec: ModelSpec) -> Callable[[Any, Any, Batch], dict[str, 
             for task in spec.tasks
             if task is not generating
         }
-        if generating is not None:
+        if generating is None:
+            return found
+        task = generating
 
-            def next_piece(shown: Batch) -> jax.Array:
-                states = model.encode(shown)
-                # Only this task's outputs are used: the compiler leaves the other heads out.
-                return predicted(generating, model.read(shown, *states)[generating.name])
+        def next_piece(shown: Batch) -> jax.Array:
+            states = model.encode(shown)
+            # Only this task's outputs are used: the compiler leaves the other heads out.
+            return predicted(task, model.read(shown, *states)[task.name])
 
-            found[generating.name] = write_answers(next_piece, batch, generating, spec)
-        return found
+        return found | {task.name: write_answers(next_piece, batch, task, spec)}
 
     return predict_step
 
