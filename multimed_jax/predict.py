@@ -75,17 +75,24 @@ def main() -> int:
 def save_files(folder: Path, source: Any, predictions: Any) -> int:
     """Writes every prediction of one (source, task) that is a file; returns how many files."""
     from multimed_jax.evaluators.measured import file_stem
+    from multimed_jax.types import UserError
 
     below = folder / file_stem(predictions)
-    below.mkdir(parents=True, exist_ok=True)
-    number = 0
+    number, used = 0, set()
     for index, row in enumerate(predictions.rows):
         record = source[int(row)]
         sample = record["sample_id"]
         name = sample.decode() if isinstance(sample, bytes) else sample
         safe = "".join(c if c.isalnum() or c in "-_" else "_" for c in name)
-        path = below / f"{safe}.file"
-        number += len(predictions.task.save(path, predictions.probabilities[index], record))
+        # Two ids may differ in signs alone: neither file takes the place of the other.
+        stem = f"{safe}-{int(row)}" if safe in used else safe
+        used.add(safe)
+        try:
+            below.mkdir(parents=True, exist_ok=True)
+            path = below / f"{stem}.file"
+            number += len(predictions.task.save(path, predictions.probabilities[index], record))
+        except OSError as error:
+            raise UserError(f"--files {folder} cannot be written: {error.strerror}") from None
     return number
 
 

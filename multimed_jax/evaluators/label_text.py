@@ -16,7 +16,7 @@ from multimed_jax.aligned import score_texts
 from multimed_jax.config import EvaluatorSpec
 from multimed_jax.evaluators.context import EvalContext, Predictions
 from multimed_jax.evaluators.measured import majority, make_row, measure, resampling_for
-from multimed_jax.layers.label_bank import has_classes, readable
+from multimed_jax.layers.label_bank import has_classes, prompts_of
 from multimed_jax.metrics.result_row import ResultRow
 from multimed_jax.types import UserError
 
@@ -90,7 +90,7 @@ def _prompts(options: LabelTextOptions, context: EvalContext, task: str, name: s
     key = f"{task}/{name}"
     if key in options.texts:
         return [options.texts[key]]
-    return [template.format(readable(name)) for template in context.config.alignment.templates]
+    return prompts_of(name, context.config.alignment.templates)
 
 
 def _check_texts(options: LabelTextOptions, context: EvalContext) -> None:

@@ -40,13 +40,18 @@ def make_label_bank(
         names = [name for space in namespaces[task.name] for name in space.class_names]
         rows = len(prompts) + np.arange(len(names) * len(templates))
         columns[task.name] = rows.reshape(len(names), len(templates))
-        prompts += [template.format(readable(name)) for name in names for template in templates]
+        prompts += [prompt for name in names for prompt in prompts_of(name, templates)]
     return LabelBank(encode_prompts(prompts, max_tokens), columns)
 
 
 def has_classes(task: TaskSpec) -> bool:
     """Whether the target of a task is the index of a class."""
     return task.target_shape == () and task.target_dtype.startswith("int")
+
+
+def prompts_of(name: str, templates: Sequence[str]) -> list[str]:
+    """The texts that stand for a class: its name in every template, where "{}" is."""
+    return [template.replace("{}", readable(name)) for template in templates]
 
 
 def readable(name: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,9 +13,10 @@ import pytest
 from multimed_jax.evaluators import samples
 from multimed_jax.evaluators.wording import Words, can_be_said, in_words, spoken, written
 from multimed_jax.layers.decode_errors import DecodeError
-from multimed_jax.predict import COLUMNS, lines
+from multimed_jax.predict import COLUMNS, lines, save_files
 from multimed_jax.predictions import _cut, _cut_targets
 from multimed_jax.specs import Namespace
+from multimed_jax.types import UserError
 from tests.evaluators.test_evaluators import rows_of
 from tests.evaluators.toy_kinds import (
     ANSWER,
@@ -183,3 +185,25 @@ def test_targets_and_predictions_are_cut_to_the_namespace():
     np.testing.assert_array_equal(_cut_targets(classes, spaces[1]), classes)
     arrays = np.zeros((2, 5, 3, 3))
     assert _cut_targets(arrays, Namespace("chains", (), ())).shape == arrays.shape
+
+
+def test_files_of_ids_that_look_alike_are_all_kept(tmp_path):
+    """`a/b` and `a_b` have the same letters; a folder that cannot be made is one sentence."""
+
+    def save(path, prediction, record):
+        path.with_suffix(".txt").write_text(record["sample_id"].decode())
+        return (path.with_suffix(".txt"),)
+
+    records = [{"sample_id": b"a/b"}, {"sample_id": b"a_b"}, {"sample_id": b"c"}]
+    predictions = SimpleNamespace(
+        rows=np.arange(3),
+        probabilities=np.zeros((3, 1)),
+        task=SimpleNamespace(name="toy", save=save),
+        source=SimpleNamespace(name="x/y:1.0.0"),
+    )
+    assert save_files(tmp_path, records, predictions) == 3
+    found = sorted(path.read_text() for path in tmp_path.rglob("*.txt"))
+    assert found == ["a/b", "a_b", "c"]
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="--files .* cannot be written: Not a directory"):
+        save_files(tmp_path / "file", records, predictions)
