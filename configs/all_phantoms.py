@@ -53,7 +53,7 @@ def get_config(size: str | None = None) -> ml_collections.ConfigDict:
         method="multimodal_multitask",
         data_dir="data",
         seed=0,
-        num_steps=1400,
+        num_steps=1800,
         log_every_steps=50,
         modalities=(
             text.SPEC.with_options(max_tokens=48, max_answer=8),
@@ -65,13 +65,19 @@ def get_config(size: str | None = None) -> ml_collections.ConfigDict:
                 volume_size=(8, 24, 24),
                 tubelet=(4, 8, 8),
                 spacing_mm=(20.0, 15.0, 15.0),
+                # Both findings lie in the lungs: the usual lung window alone.
+                windows_hu=((-600.0, 1500.0),),
             ),
             mri.SPEC.with_options(side=32, patch=8, streams=("slice",)),
             pathology.SPEC.with_options(side=16, patch=8, bag_side=16, max_tiles=12),
             eeg.SPEC.with_options(rate_hz=64.0, window_s=2.0, patch_len=32, max_channels=8),
-            # The grammar of the phantoms is written on one strand.
+            # The grammar of the phantoms is written on one strand, in words of a patch.
             genomics.SPEC.with_options(
-                window_bp=128, patch=8, both_strands=False, reverse_complement=False
+                window_bp=128,
+                patch=8,
+                patch_hidden=256,
+                both_strands=False,
+                reverse_complement=False,
             ),
             scrna.SPEC.with_options(max_genes=64),
             protein.SPEC.with_options(max_residues=40),
@@ -114,7 +120,7 @@ def get_config(size: str | None = None) -> ml_collections.ConfigDict:
             weight_decay=0.05,
             ema_decay=0.99,
         ),
-        checkpoint=dict(every_steps=350),
+        checkpoint=dict(every_steps=450),
         alignment=dict(weight=0.2, pair_rate=0.25),
-        eval=dict(validation_every_steps=350),
+        eval=dict(validation_every_steps=450),
     )

@@ -27,6 +27,11 @@ from multimed_jax.specs import Namespace
 from multimed_jax.types import TargetSlots, UserError
 
 
+# Sharp grades need gaps of several logits. Adam moves a parameter by the learning rate at most,
+# and a threshold, unlike the product w.x, is a single one: it moves in larger units.
+THRESHOLD_UNIT = 10.0
+
+
 class NamespacedOrdinal(nnx.Module):
     """One CORAL leaf per namespace; logits of "at least" side by side in the namespaces' order."""
 
@@ -58,9 +63,9 @@ class NamespacedOrdinal(nnx.Module):
 class _Leaf(nnx.Module):
     """w and the thresholds of one namespace.
 
-    `thresholds` holds b_1 and then the gaps to the next ones before a softplus makes them positive.
-    They start where w = 0 predicts the training shares (equal ones where these are not known); a
-    grade never seen counts as one record.
+    `thresholds` holds b_1 and then the gaps to the next ones before a softplus makes them positive,
+    in units of `THRESHOLD_UNIT`. They start where w = 0 predicts the training shares (equal ones
+    where these are not known); a grade never seen counts as one record.
     """
 
     def __init__(self, d_model: int, namespace: Namespace, rngs: nnx.Rngs):
@@ -77,10 +82,10 @@ class _Leaf(nnx.Module):
         bias = np.log(at_least / (1.0 - at_least))
         gaps = -np.diff(bias)
         raw = np.concatenate([bias[:1], np.log(np.expm1(gaps))])
-        self.thresholds = nnx.Param(jnp.asarray(raw, jnp.float32))
+        self.thresholds = nnx.Param(jnp.asarray(raw / THRESHOLD_UNIT, jnp.float32))
 
     def __call__(self, states: Float[Array, "*batch D"]) -> Float[Array, "*batch C"]:
-        raw = self.thresholds[...]
+        raw = self.thresholds[...] * THRESHOLD_UNIT
         steps = jnp.concatenate([raw[:1], -jax.nn.softplus(raw[1:])])
         bias = jnp.cumsum(steps).reshape((1,) * (states.ndim - 1) + (-1,))
         logits = self.direction(states) + bias

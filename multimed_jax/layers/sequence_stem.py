@@ -104,7 +104,11 @@ class WordBag(nnx.Module):
 
 
 class ConvSequenceStem(nnx.Module):
-    """A token for each patch: its strongest and its mean motif scores, its words, its place."""
+    """A token for each patch: its strongest and its mean motif scores, its words, its place.
+
+    With `patch_hidden` also a two-layer map of the bases in their places of the patch: it tells
+    whole words at once where these lie in step with the patches, and nothing where they do not.
+    """
 
     def __init__(
         self,
@@ -113,6 +117,7 @@ class ConvSequenceStem(nnx.Module):
         num_motifs: int,
         word_length: int,
         both_strands: bool,
+        patch_hidden: int,
         extent: float,
         d_model: int,
         rngs: nnx.Rngs,
@@ -121,6 +126,17 @@ class ConvSequenceStem(nnx.Module):
         self.scan = MotifScan(motif_width, num_motifs, both_strands, rngs)
         self.mix = nnx.Linear(2 * num_motifs, d_model, rngs=rngs)
         self.bag = WordBag(word_length, both_strands, d_model, rngs)
+        # One base of four is set in each place: the variance of a sum is the patch's length.
+        init = nnx.initializers.normal(patch**-0.5)
+        self.whole = (
+            nnx.Sequential(
+                nnx.Linear(patch * NUM_BASES, patch_hidden, kernel_init=init, rngs=rngs),
+                jax.nn.gelu,
+                nnx.Linear(patch_hidden, d_model, rngs=rngs),
+            )
+            if patch_hidden
+            else None
+        )
         self.place = CoordinateEmbedding(1, extent, d_model, rngs)
 
     def __call__(self, stream: StreamBatch) -> Float[Array, "P N D"]:
@@ -134,7 +150,11 @@ class ConvSequenceStem(nnx.Module):
         number = jnp.maximum(jnp.sum(here, axis=2), 1).astype(scores.dtype)
         pooled = jnp.concatenate([jnp.max(scores, axis=2), jnp.sum(scores, axis=2) / number], -1)
         words = self.bag(extended(parts, item, 0, self.word_length - 1))
-        return self.mix(pooled) + words + self.place(stream.coords)
+        tokens = self.mix(pooled) + words + self.place(stream.coords)
+        if self.whole is not None:
+            bases = jnp.asarray(_ONE_HOT)[parts]
+            tokens += self.whole(rearrange(bases, "p n l b -> p n (l b)"))
+        return tokens
 
 
 class WordEmbed(nnx.Module):

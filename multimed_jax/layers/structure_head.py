@@ -10,6 +10,7 @@ P packs, K slots, L residues, D model width, I rounds of the structure module, N
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Literal
 
 import jax
@@ -25,6 +26,7 @@ from multimed_jax.layers.structure_loss import (
     frame_aligned_error,
     local_error,
     split_native,
+    superposed_error,
     torsion_loss,
 )
 from multimed_jax.layers.structure_module import (
@@ -55,6 +57,8 @@ class FoldOptions:
         leak: share of the error that is not clamped.
         fape_weight: of the last round's frame-aligned error over N, CA and C.
         steps_weight: of the mean over all rounds of the error over CA.
+        superposed_weight: of the mean over all rounds of the error over CA after superposition, of
+            use where "free" starts have to fold long chains.
         local_weight: of the error over the next `LOCAL_REACH` residues, at the start and at the
             end, never clamped.
         torsion_weight: of the errors of phi and psi of a chain's start.
@@ -75,6 +79,7 @@ class FoldOptions:
     leak: float = 0.1
     fape_weight: float = 1.0
     steps_weight: float = 0.5
+    superposed_weight: float = 0.0
     local_weight: float = 0.3
     torsion_weight: float = 1.0
     distogram_weight: float = 0.3
@@ -93,6 +98,7 @@ class FoldOptions:
         weights = (
             self.fape_weight,
             self.steps_weight,
+            self.superposed_weight,
             self.local_weight,
             self.torsion_weight,
             self.distogram_weight,
@@ -229,6 +235,14 @@ def fold_losses(
         rotation, translation = frames
         return error(rotation, translation, translation[:, None], native[:, 1:2])
 
+    superposed = jnp.zeros(())
+    if options.superposed_weight > 0:
+        of_trace = functools.partial(
+            superposed_error, clamp=options.clamp_angstrom, leak=options.leak
+        )
+        superposed = jnp.mean(
+            jax.lax.map(lambda trace: of_trace(trace, native[:, 1], resolved), rounds[1])
+        )
     torsion = jnp.zeros(())
     if options.start == "chain":
         chain = backbone_from_frames(fold.rotation[0], fold.translation[0])
@@ -237,6 +251,7 @@ def fold_losses(
         "torsion": torsion,
         "fape": error(ends[0], ends[1], backbone_from_frames(*ends), native),
         "steps": jnp.mean(jax.lax.map(of_round, rounds)),
+        "superposed": superposed,
         "local": near(fold.rotation[0], fold.translation[0]) + near(*ends),
         "distogram": distogram_loss(fold.distogram, native[:, 1], resolved),
         "bond": bond_loss(ends[1], fold.residue, fold.mask, native[:, 1], resolved),
@@ -249,6 +264,7 @@ def _chain_losses(fold: Fold, native_L33, options: FoldOptions) -> Float[Array, 
     weights = {
         "fape": options.fape_weight,
         "steps": options.steps_weight,
+        "superposed": options.superposed_weight,
         "local": options.local_weight,
         "torsion": options.torsion_weight,
         "distogram": options.distogram_weight,

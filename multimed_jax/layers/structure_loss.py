@@ -6,6 +6,7 @@ arithmetic, so that neither a loss nor a gradient is ever NaN. Lengths in angstr
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
@@ -70,6 +71,34 @@ def frame_aligned_error(
     pair = (resolved_L[:, None] & resolved_L[None])[..., None]
     count = jnp.sum(pair) * points_LA3.shape[1]
     return jnp.sum(jnp.where(pair, error, 0.0)) / jnp.maximum(count, 1)
+
+
+def superposed_error(
+    trace_L3: Float[Array, "L 3"],
+    native_trace_L3: Float[Array, "L 3"],
+    resolved_L: Bool[Array, "L"],
+    clamp: float,
+    leak: float = 0.0,
+) -> Float[Array, ""]:
+    """Mean distance of the C-alpha atoms after the best superposition, in units of `clamp`.
+
+    min(d, clamp) / clamp + leak * d / clamp. It asks where residues lie and not how they are
+    turned, so a fold can form before its frames are right. Rotations are proper, so a mirror image
+    is an error. The rotation counts as given: at the best one its own gradient vanishes.
+
+    Source: Kabsch 1976, "A solution for the best rotation to relate two sets of vectors".
+    """
+    weight = resolved_L / jnp.maximum(jnp.sum(resolved_L), 1).astype(trace_L3.dtype)
+    ours = trace_L3 - weight @ trace_L3
+    theirs = native_trace_L3 - weight @ native_trace_L3
+    u, _, vt = jnp.linalg.svd(
+        jax.lax.stop_gradient(jnp.einsum("l,li,lj->ij", weight, theirs, ours))
+    )
+    proper = jnp.array([1.0, 1.0, 0.0]) + jnp.array([0.0, 0.0, 1.0]) * jnp.linalg.det(u @ vt)
+    turned = ours @ ((u * proper[None]) @ vt).T
+    distance = jnp.sqrt(jnp.sum(jnp.square(turned - theirs), axis=-1) + _EPSILON)
+    error = (jnp.minimum(distance, clamp) + leak * distance) / clamp
+    return jnp.sum(jnp.where(resolved_L, error, 0.0) * weight)
 
 
 def local_error(

@@ -60,6 +60,7 @@ class GenomicsOptions:
         patch: bases of a patch ("conv").
         motif_width: bases that a filter sees ("conv"); at most 2 * patch.
         num_motifs: filters ("conv").
+        patch_hidden: width of a two-layer map of a whole patch ("conv"); 0 leaves it out.
         kmer: bases of a word: the tokens of "kmer", the words summed up in a patch of "conv".
         stride: bases between the starts of words ("kmer").
         both_strands: read a word or motif and its reverse complement as one.
@@ -74,6 +75,7 @@ class GenomicsOptions:
     patch: int = 20
     motif_width: int = 15
     num_motifs: int = 64
+    patch_hidden: int = 0
     kmer: int = 6
     stride: int = 1
     both_strands: bool = True
@@ -98,10 +100,10 @@ class GenomicsOptions:
                 f"accepted with patch {self.patch}: at most {2 * self.patch + 1} and "
                 f"{self.patch + 1}"
             )
-        if self.shift_bp < 0 or not 0 <= self.mutation_rate < 1:
+        if min(self.shift_bp, self.patch_hidden) < 0 or not 0 <= self.mutation_rate < 1:
             raise UserError(
-                f"modality {NAME!r} has shift_bp {self.shift_bp} and mutation_rate "
-                f"{self.mutation_rate}; accepted: at least 0, and from 0 to below 1"
+                f"modality {NAME!r} has shift_bp {self.shift_bp}, patch_hidden {self.patch_hidden} "
+                f"and mutation_rate {self.mutation_rate}; accepted: at least 0, and below 1 the rate"
             )
 
     @property
@@ -245,6 +247,7 @@ def make_tokenizer(
         options.num_motifs,
         options.kmer,
         options.both_strands,
+        options.patch_hidden,
         extent,
         d_model,
         rngs,

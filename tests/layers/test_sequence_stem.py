@@ -73,8 +73,23 @@ def test_a_bag_holds_each_known_word_once():
         np.testing.assert_allclose(np.asarray(bag(jnp.asarray(row)))[0, 0], expected, atol=1e-6)
 
 
+def test_the_map_of_a_patch_reads_each_base_in_its_place():
+    plain, mapped = (ConvSequenceStem(4, 5, 6, 3, True, n, 4.0, 8, nnx.Rngs(0)) for n in (0, 5))
+    for name in ("scan", "mix", "bag", "place"):
+        nnx.update(getattr(plain, name), nnx.state(getattr(mapped, name)))
+    added = np.asarray(mapped(batch(codes()))) - np.asarray(plain(batch(codes())))
+    first, _, second = mapped.whole.layers
+    table = np.vstack([np.zeros(4), np.eye(4), np.full(4, 0.25)])
+    for row in range(added.shape[1]):
+        bases = np.concatenate([table[code] for code in codes()[0, row]])
+        x = bases @ np.asarray(first.kernel[...]) + np.asarray(first.bias[...])
+        gelu = 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+        expected = gelu @ np.asarray(second.kernel[...]) + np.asarray(second.bias[...])
+        np.testing.assert_allclose(added[0, row], expected, atol=1e-5)
+
+
 def test_no_output_and_no_gradient_crosses_a_sample():
-    stem = ConvSequenceStem(4, 5, 6, 3, True, 4.0, 8, nnx.Rngs(0))
+    stem = ConvSequenceStem(4, 5, 6, 3, True, 5, 4.0, 8, nnx.Rngs(0))
     graph, params = nnx.split(stem)
     forward = jax.jit(lambda p, b: nnx.merge(graph, p)(b))
     first_only = jnp.asarray((ITEM == 1)[..., None], jnp.float32)

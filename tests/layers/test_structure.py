@@ -226,6 +226,28 @@ def test_frame_aligned_error_knows_motions_from_mirrors():
     assert fape((atoms * [1, 1, -1]).astype(np.float32), atoms) > 0.2
 
 
+def test_superposed_error_equals_that_of_scipys_rotation():
+    ours, theirs = backbone(9, 1)[:, 1], backbone(9, 2)[:, 1]
+    resolved = np.arange(9) != 4
+    a, b = (x[resolved] - x[resolved].mean(axis=0) for x in (ours, theirs))
+    turn, _ = Rotation.align_vectors(b, a)
+    distance = np.linalg.norm(turn.apply(a) - b, axis=1)
+    expected = np.mean((np.minimum(distance, 4.0) + 0.2 * distance) / 4.0)
+    assert distance.max() > 4.0 > distance.min()
+
+    def error(x):
+        return structure_loss.superposed_error(
+            x, jnp.asarray(theirs), jnp.asarray(resolved), 4.0, 0.2
+        )
+
+    assert float(error(jnp.asarray(ours))) == pytest.approx(expected, abs=1e-4)
+    moved = Rotation.random(rng=np.random.default_rng(0)).apply(theirs) + 5
+    assert float(error(jnp.asarray(moved, jnp.float32))) < 0.005
+    assert float(error(jnp.asarray(theirs * [1, 1, -1], jnp.float32))) > 0.2
+    gradient = np.asarray(jax.grad(error)(jnp.asarray(ours)))
+    assert np.isfinite(gradient).all() and not gradient[4].any() and gradient[0].any()
+
+
 def test_bond_and_clash_by_hand():
     trace = jnp.array([[0.0, 0, 0], [4.8, 0, 0], [8.6, 0, 0], [8.6, 0, 2.0], [0.0, 1.6, 0]])
     residue = jnp.array([0.0, 1, 2, 9, 10])

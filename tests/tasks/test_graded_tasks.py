@@ -23,6 +23,7 @@ SPACES = (
     Namespace("b", ("benign", "malignant"), (30, 10)),
     Namespace("c", ("I", "II", "III"), (0, 5, 5)),
 )
+UNIT = 10.0  # of a stored threshold, in logits
 COLUMNS = [slice(0, 4), slice(4, 6), slice(6, 9)]
 SPECS = [retinopathy.SPEC, breast.SPEC]
 
@@ -47,7 +48,7 @@ def by_hand(head, x) -> list[np.ndarray]:
     for name in ("clinic_a", "b", "c"):
         leaf = head.leaves[name]
         w = np.asarray(leaf.direction.kernel[...], np.float64)[:, 0]
-        raw = np.asarray(leaf.thresholds[...], np.float64)
+        raw = UNIT * np.asarray(leaf.thresholds[...], np.float64)
         bias = [raw[0]]
         for gap in raw[1:]:
             bias.append(bias[-1] - np.log1p(np.exp(gap)))
@@ -118,7 +119,7 @@ def test_gradients_reach_direction_and_thresholds(head):
     got = jax.grad(lambda p: retinopathy.SPEC.loss_fn(nnx.merge(graph, p)(x), slots, SPACES).sum())(
         params
     )
-    raw = np.asarray(head.leaves["clinic_a"].thresholds[...], np.float64)
+    raw = UNIT * np.asarray(head.leaves["clinic_a"].thresholds[...], np.float64)
     w = np.asarray(head.leaves["clinic_a"].direction.kernel[...], np.float64)[:, 0]
     mine = (np.asarray(NAMESPACE) == 0) & (np.asarray(VALUE) >= 0)
     inputs, values = np.asarray(x, np.float64)[mine], np.asarray(VALUE)[mine]
@@ -134,7 +135,7 @@ def test_gradients_reach_direction_and_thresholds(head):
         [(loss(theta + step * e) - loss(theta - step * e)) / (2 * step) for e in np.eye(11)]
     )
     np.testing.assert_allclose(
-        got["leaves"]["clinic_a"]["thresholds"][...], expected[:3], atol=1e-3
+        got["leaves"]["clinic_a"]["thresholds"][...] / UNIT, expected[:3], atol=1e-3
     )
     np.testing.assert_allclose(
         got["leaves"]["clinic_a"]["direction"]["kernel"][...][:, 0], expected[3:], atol=1e-3
