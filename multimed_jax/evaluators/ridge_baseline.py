@@ -7,23 +7,20 @@ strength chosen inside train over folds of groups. The interval of the differenc
 from __future__ import annotations
 
 import dataclasses
-import logging
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
 from multimed_jax.config import EvaluatorSpec
-from multimed_jax.evaluators.context import EvalContext, Predictions
-from multimed_jax.evaluators.measured import make_row, measure, modalities_of, resampling_for
-from multimed_jax.evaluators.simple_features import FeatureReader, Features
+from multimed_jax.evaluators.context import EvalContext
+from multimed_jax.evaluators.feature_baseline import (
+    FeatureBaseline,
+    check_max_train_records,
+    feature_rows,
+)
 from multimed_jax.metrics.result_row import ResultRow
 from multimed_jax.metrics.ridge import ridge_regression
-from multimed_jax.types import UserError
-
-log = logging.getLogger(__name__)
-
-BASELINE = "ridge_regression"
+from multimed_jax.specs import Namespace
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,91 +35,33 @@ class RidgeBaselineOptions:
 
     def __post_init__(self) -> None:
         """Raises UserError unless max_train_records is at least 1."""
-        if self.max_train_records < 1:
-            raise UserError(
-                f"ridge_baseline.max_train_records is {self.max_train_records}; it must be at "
-                "least 1"
-            )
+        check_max_train_records("ridge_baseline", self.max_train_records)
+
+
+def _fit(
+    features: np.ndarray,
+    targets: list[np.ndarray],
+    tests: np.ndarray,
+    namespace: Namespace,
+    seed: int,
+    groups: np.ndarray,
+) -> np.ndarray:
+    del namespace  # its columns are those of the targets
+    return ridge_regression(features, np.stack(targets).astype(np.float32), tests, seed, groups)
+
+
+BASELINE = FeatureBaseline(
+    name="ridge_regression",
+    words="ridge regression",
+    kind="values",
+    knows=lambda target: bool(np.isfinite(target).any()),
+    fit=_fit,
+)
 
 
 def run(options: RidgeBaselineOptions, context: EvalContext) -> Iterator[ResultRow]:
     """Yields one row per split and (source, task) of values; other tasks have none."""
-    for split in context.config.eval.splits:
-        for predictions in context.predict(split, None):
-            if predictions.kind == "values" and predictions.task.read_target is None:
-                yield _row(options, context, split, predictions)
-
-
-@dataclasses.dataclass
-class _Train:
-    features: list[Features] = dataclasses.field(default_factory=list)
-    targets: list[np.ndarray] = dataclasses.field(default_factory=list)
-    groups: list[Any] = dataclasses.field(default_factory=list)
-
-
-def _row(
-    options: RidgeBaselineOptions, context: EvalContext, split: str, predictions: Predictions
-) -> ResultRow:
-    task, source = predictions.task, predictions.source.name
-    names = modalities_of(context, predictions)
-    reader = FeatureReader([m for m in context.config.modalities if m.name in names])
-    train = _choose_train(
-        reader, context.open_source(source, "train"), task.name, options, context.config.seed
-    )
-    if not train.targets:
-        raise UserError(
-            f"source {source!r} has no training record of {task.name!r}, so ridge regression "
-            "cannot stand beside it"
-        )
-    records = context.open_source(source, split)
-    features = reader.matrix(
-        [*train.features, *(reader.read(records[int(row)]) for row in predictions.rows)]
-    )
-    if reader.num_undecodable:
-        log.warning(
-            "%s: %d inputs cannot be decoded; the ridge baseline takes them as missing",
-            source,
-            reader.num_undecodable,
-        )
-    num_train = len(train.targets)
-    values = ridge_regression(
-        features[:num_train],
-        np.stack(train.targets),
-        features[num_train:],
-        context.config.seed,
-        np.array(train.groups),
-    )
-    resampling = resampling_for(context, predictions)
-    metric = task.primary_metric
-    ours = measure(task, predictions.probabilities, predictions.targets, resampling, [metric])
-    theirs = measure(task, values, predictions.targets, resampling, [metric])
-    return make_row(
-        context,
-        predictions,
-        resampling,
-        split=split,
-        metric=metric,
-        ours=ours,
-        baseline=theirs,
-        baseline_name=BASELINE,
-    )
-
-
-def _choose_train(
-    reader: FeatureReader, source: Any, task: str, options: RidgeBaselineOptions, seed: int
-) -> _Train:
-    """Training records that know at least one column, in drawn order."""
-    train = _Train()
-    for row in np.random.default_rng(seed).permutation(len(source)):
-        if len(train.targets) == options.max_train_records:
-            break
-        record = source[int(row)]
-        target = np.asarray(record["targets"][task], np.float32)
-        if np.isfinite(target).any():
-            train.features.append(reader.read(record))
-            train.targets.append(target)
-            train.groups.append(record["group_id"])
-    return train
+    return feature_rows(BASELINE, options.max_train_records, context)
 
 
 SPEC = EvaluatorSpec(

@@ -11,6 +11,7 @@ helix and the backbone of the most similar training chain.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -149,8 +150,9 @@ def save(path: Path, backbone: Float[np.ndarray, "L 3 3"], record: Record) -> tu
     return path.with_suffix(".pdb"), path.with_suffix(".cif")
 
 
+@functools.cache
 def make_spec(options: FoldOptions) -> TaskSpec:
-    """The task with these sizes and weights."""
+    """The task with these options, one object for each: a stored spec equals the loaded one."""
 
     def make_head(d_model: int, namespaces: Sequence[Namespace], rngs: nnx.Rngs) -> FoldHead:
         return FoldHead(d_model, options, rngs)

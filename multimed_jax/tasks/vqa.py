@@ -15,6 +15,7 @@ questions, and accepted answers longer than the places are cut:
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -220,8 +221,9 @@ def _table(answers: Sequence[str]) -> Int[np.ndarray, "n L"]:
     return out
 
 
+@functools.cache
 def make_spec(options: VqaOptions) -> TaskSpec:
-    """The task with these options."""
+    """The task with these options, one object for each: a stored spec equals the loaded one."""
     return TaskSpec(
         name=NAME,
         spec="multimed_jax.tasks.vqa:SPEC",
