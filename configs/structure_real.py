@@ -15,7 +15,7 @@ from __future__ import annotations
 import ml_collections
 
 from configs import common
-from multimed_jax.evaluators import samples, task_metrics
+from multimed_jax.evaluators import samples, subgroups, task_metrics
 from multimed_jax.modalities import protein
 from multimed_jax.tasks import structure
 from multimed_jax.types import UserError
@@ -36,7 +36,12 @@ def get_config(split: str | None = None) -> ml_collections.ConfigDict:
         log_every_steps=20,
         modalities=(protein.SPEC.with_options(max_residues=256),),
         tasks=(structure.SPEC.with_options(pair_dim=8, clamp_angstrom=20.0, local_weight=0.5),),
-        evals=(task_metrics.SPEC, samples.SPEC),
+        evals=(
+            task_metrics.SPEC,
+            # Known families apart: the trypsins of THESEUS, the chains of PSICOV.
+            subgroups.SPEC.with_options(fields=("site",), min_records=5),
+            samples.SPEC,
+        ),
         data=dict(
             sources=common.sources({f"protein_chains/{name}": 1.0}),
             lanes=2,

@@ -159,6 +159,7 @@ def make_row(
     baseline_name: str,
     trivial: bool = False,
     keep: Collection[str] | None = None,
+    part: str | None = None,
 ) -> ResultRow:
     """One figure beside one baseline; a number as baseline is a constant of every resample."""
     if isinstance(baseline, Measured):
@@ -175,7 +176,7 @@ def make_row(
         dataset=predictions.source.name,
         task=predictions.task.name,
         split=split,
-        protocol=protocol(predictions, keep),
+        protocol=protocol(predictions, keep, part),
         metric=metric,
         value=ours.values[metric],
         n=len(predictions.targets),
@@ -206,12 +207,16 @@ def task_metadata(predictions: Predictions, key: str) -> Any | None:
     return per_task[predictions.task.name] if predictions.task.name in per_task else None
 
 
-def protocol(predictions: Predictions, keep: Collection[str] | None = None) -> str:
-    """How the figure was made: "full", "keep:text+xray", and whether groups are shared."""
+def protocol(
+    predictions: Predictions, keep: Collection[str] | None = None, part: str | None = None
+) -> str:
+    """How the figure was made: "full", "keep:text", "site:a", and whether groups are shared."""
     # Only splits that share groups ask for intervals over samples.
     parts = ["within_group"] if predictions.source.interval_unit == "sample" else []
     if keep is not None:
         parts.append("keep:" + "+".join(sorted(keep)))
+    if part is not None:
+        parts.append(part)
     return " ".join(parts) or "full"
 
 

@@ -42,7 +42,7 @@ class ResultRow:
         task: task name.
         split: "validation", "test", ...
         protocol: "full"; "within_group" where splits share groups; "keep:text+xray" where only
-            those modalities were shown.
+            those modalities were shown; "site:a" where only records of that site count.
         metric: name of the figure.
         value: of the model.
         n: records behind it.
