@@ -32,10 +32,21 @@ def get_config(split: str | None = None) -> ml_collections.ConfigDict:
         method="unimodal",
         data_dir="data",
         seed=0,
-        num_steps=300,
+        num_steps=400,
         log_every_steps=20,
         modalities=(protein.SPEC.with_options(max_residues=256),),
-        tasks=(structure.SPEC.with_options(pair_dim=8, clamp_angstrom=20.0, local_weight=0.5),),
+        tasks=(
+            structure.SPEC.with_options(
+                pair_dim=8,
+                num_bins=32,
+                clamp_angstrom=20.0,
+                # Where residues lie is learnt before how they are turned.
+                superposed_weight=2.0,
+                fape_weight=0.5,
+                steps_weight=0.25,
+                local_weight=0.5,
+            ),
+        ),
         evals=(
             task_metrics.SPEC,
             # Known families apart: the trypsins of THESEUS, the chains of PSICOV.

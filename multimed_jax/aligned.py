@@ -10,10 +10,10 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from multimed_jax.layers.alignment import text_keys
-from multimed_jax.layers.attention import packed_mask
 from multimed_jax.layers.heads import column_namespaces
 from multimed_jax.layers.label_bank import LabelBank, make_label_bank
 from multimed_jax.layers.posemb import rotary_angles
+from multimed_jax.layers.sight import make_sight
 from multimed_jax.layers.subwords import special_id
 from multimed_jax.layers.transformer import compute_dtype
 from multimed_jax.model import Model, ModelSpec, leaf_name
@@ -47,8 +47,9 @@ def embed_texts(model: Model, ids: Int[Array, "B W"]) -> Float[Array, "B E"]:
     texts = StreamBatch(ids, coords, known, known)
     x = model.tokenizers[leaf_name(stream.name)](texts).astype(compute_dtype(config))
     angles = rotary_angles(coords, config.d_model // config.num_heads)
-    mask = packed_mask(known)
-    states = model.trunk(x, mask, mask, angles)
+    # Padding is a run behind the text.
+    sight = make_sight(known, contiguous=True, max_runs=2)
+    states = model.trunk(x, sight, sight, angles)
     weights = known / jnp.maximum(known.sum(1, keepdims=True), 1)
     return model.align.embed_texts(jnp.einsum("bwd,bw->bd", states, weights))
 

@@ -10,6 +10,7 @@ counts only once its list is written, and a restore compares every file with the
 from __future__ import annotations
 
 import logging
+import re
 import shutil
 import threading
 from pathlib import Path
@@ -38,6 +39,14 @@ __all__ = ["Checkpoints", "check_same_run", "lock_workdir", "read_manifest", "wr
 log = logging.getLogger(__name__)
 
 
+_STEP = re.compile(r"0|[1-9][0-9]*")
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """False for what Orbax's threads log of a failed save: `Checkpoints.wait` raises it."""
+    return not (record.exc_info and "orbax" in record.pathname)
+
+
 class Checkpoints:
     """The steps of one run, saved asynchronously, kept and restored with verification.
 
@@ -62,6 +71,7 @@ class Checkpoints:
         self._saving: threading.Thread | None = None
         self._failure: tuple[int, BaseException] | None = None
         self._rejected: set[int] = set()  # newer than the restored step, and damaged
+        logging.getLogger("absl").addFilter(_is_news)
 
     def save(self, step: int, state: Any, cursor: Int[Array, "P 2"]) -> None:
         """Copies the state to the host and returns; writing goes on in a thread.
@@ -72,7 +82,7 @@ class Checkpoints:
             cursor: the data state after the step, the same on every process.
 
         Raises:
-            UserError: where the previous save failed, or the folder cannot be written.
+            UserError: where the previous save failed, or the folder cannot be written or is gone.
         """
         self.wait()
         trusted = [s for s in self._listed() if s not in self._rejected]
@@ -80,7 +90,9 @@ class Checkpoints:
             raise ValueError(f"step {step} is saved after step {trusted[-1]}")
         try:
             if jax.process_index() == 0:
-                (self._directory / "sha256").mkdir(parents=True, exist_ok=True)
+                # Never its parents: a run folder that has gone is not begun anew without its past.
+                self._directory.mkdir(exist_ok=True)
+                (self._directory / "sha256").mkdir(exist_ok=True)
                 self._remove_untrusted()
             _barrier(f"checkpoint {step}")
             self._rejected.clear()
@@ -170,7 +182,8 @@ class Checkpoints:
     def _committed(self) -> list[int]:
         if not self._directory.is_dir():
             return []
-        return sorted(int(p.name) for p in self._directory.iterdir() if p.name.isdecimal())
+        folders = (p.name for p in self._directory.iterdir() if p.is_dir())
+        return sorted(int(name) for name in folders if _STEP.fullmatch(name))
 
     def _listed(self) -> list[int]:
         return [step for step in self._committed() if self._list_path(step).exists()]

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
-from multimed_jax.specs import ModalitySpec, TaskSpec
+from multimed_jax.specs import EvaluatorSpec, ModalitySpec, TaskSpec
 from multimed_jax.types import UserError
 
 
@@ -42,7 +42,10 @@ class DataConfig:
         stream_slack: stream and target budgets as a multiple of their mean share.
         modality_dropout: chance to hide each modality of a sample that has several (never all).
         prefetch: batches that are assembled ahead.
-        threads: threads that read and decode.
+        threads: threads that read and decode; 0 does so where batches are assembled, without a
+            time limit.
+        read_timeout_s: a record that takes longer to read and decode ends the run, by its name.
+        log_samples: writes which records each step was trained on to `samples.jsonl`, for audits.
         cache_mib: memory for parsed records, payloads still encoded; reading a record again
             costs several times its decoding.
     """
@@ -57,6 +60,16 @@ class DataConfig:
     prefetch: int = 2
     threads: int = 2
     cache_mib: int = 1024
+    read_timeout_s: float = 25.0
+    log_samples: bool = False
+
+    def __post_init__(self):
+        """Raises UserError for a time limit or numbers of threads and batches out of range."""
+        if self.read_timeout_s <= 0 or self.threads < 0 or self.prefetch < 0:
+            raise UserError(
+                f"config.data has read_timeout_s {self.read_timeout_s}, threads {self.threads}, "
+                f"prefetch {self.prefetch}; accepted: above 0, from 0, from 0"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,8 +83,12 @@ class ModelConfig:
         late_vote: how late fusion merges: "mean", "weighted" (learnt) or "vote".
         scan_layers: True compiles one layer and scans it (compile time flat in depth; the CPU
             step is about a quarter slower), False unrolls.
-        remat: "none" or "full" (recompute a layer in the backward pass).
+        remat: what the backward pass of a layer recomputes: "none", "dots" (all but the products
+            with weights) or "full" (the layer). Memory falls in this order, time rises.
         dtype: compute dtype, "float32" or "bfloat16"; parameters and softmax stay float32.
+        attention: how it is computed: "dense" (the reference), "cpu" (blocks; scores that no
+            sample needs are left out), "pallas" or "cudnn" (GPU kernels), "auto" (the fastest that
+            fits the devices and rows; see `layers.attention`). All give the same figures.
     """
 
     d_model: int
@@ -82,8 +99,9 @@ class ModelConfig:
     fusion_layers: int = 0
     late_vote: Literal["mean", "weighted", "vote"] = "mean"
     scan_layers: bool = False
-    remat: Literal["none", "full"] = "none"
+    remat: Literal["none", "dots", "full"] = "none"
     dtype: Literal["float32", "bfloat16"] = "float32"
+    attention: Literal["auto", "dense", "cpu", "pallas", "cudnn"] = "auto"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,6 +134,10 @@ class OptimConfig:
         lambdas: "task/modality" or "task" -> schedule of the loss weight; 1 where not named.
         accumulate: microbatches per step; divides `data.lanes`.
         ema_decay: decay of the averaged parameters used in evaluation; 0 is off.
+        max_skipped: so many skipped updates in a row end the run. An update is skipped where the
+            loss or the gradient is not finite.
+        spike_factor: an update is also skipped where the norm of its gradient is above this
+            multiple of the norm's running mean; 0 is off.
     """
 
     learning_rate: Mapping[str, ScheduleConfig]
@@ -126,6 +148,16 @@ class OptimConfig:
     accumulate: int = 1
     ema_decay: float = 0.0
     lambdas: Mapping[str, ScheduleConfig] = dataclasses.field(default_factory=dict)
+    max_skipped: int = 20
+    spike_factor: float = 0.0
+
+    def __post_init__(self):
+        """Raises UserError for limits of skipped updates out of range."""
+        if self.max_skipped < 1 or (self.spike_factor != 0 and self.spike_factor <= 1):
+            raise UserError(
+                f"config.optim has max_skipped {self.max_skipped}, spike_factor "
+                f"{self.spike_factor}; accepted: from 1, 0 or above 1"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -219,24 +251,24 @@ class EvalConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class EvaluatorSpec:
-    """An evaluator of `evals`: `run(context)` yields result rows. `spec` is its `module:SPEC`."""
+class ProfileConfig:
+    """Steps that are traced to `profile` in the run folder; see docs/profiling.md.
 
-    name: str
-    spec: str
-    options: Any
-    run: Any
+    Attributes:
+        first_step: the first of them, counted from 1; 0 is off. The step that compiles is 1.
+        num_steps: how many; all lie before the end of the run.
+    """
 
-    def with_options(self, **changes: Any) -> EvaluatorSpec:
-        """A copy with other options. Raises UserError for a name the options do not have."""
-        accepted = [field.name for field in dataclasses.fields(self.options)]
-        for name in changes:
-            if name not in accepted:
-                raise UserError(
-                    f"evaluator {self.name!r} has no option {name!r}; it has: "
-                    f"{', '.join(accepted) or 'none'}"
-                )
-        return dataclasses.replace(self, options=dataclasses.replace(self.options, **changes))
+    first_step: int = 0
+    num_steps: int = 5
+
+    def __post_init__(self):
+        """Raises UserError for numbers out of range."""
+        if self.first_step < 0 or self.num_steps < 1:
+            raise UserError(
+                f"config.profile has first_step {self.first_step}, num_steps {self.num_steps}; "
+                "accepted: from 0, from 1"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -264,4 +296,5 @@ class RunConfig:
     eval: EvalConfig = EvalConfig()
     alignment: AlignmentConfig = AlignmentConfig()
     mesh: MeshConfig = MeshConfig()
+    profile: ProfileConfig = ProfileConfig()
     plugins: tuple[str, ...] = ()

@@ -11,6 +11,7 @@ from pathlib import Path
 from absl import flags
 
 from multimed_jax.command import EXIT_PREEMPTED, run_command, use_compilation_cache
+from multimed_jax.preemption import Preempted, StopRequest, stop_on_signals
 
 _CHECKPOINT = flags.DEFINE_string("checkpoint", "", "Run folder of a trained model.")
 _DATA_DIR = flags.DEFINE_string("data_dir", "", "Where the data are now, if they have moved.")
@@ -18,21 +19,27 @@ _DATA_DIR = flags.DEFINE_string("data_dir", "", "Where the data are now, if they
 
 def main() -> int:
     """Reads the flags and evaluates."""
-    use_compilation_cache()
-    from multimed_jax.checkpoint import lock_workdir
-    from multimed_jax.preemption import Preempted, stop_on_signals
-    from multimed_jax.restore import restore_run
-    from multimed_jax.results import format_table
-    from multimed_jax.train import evaluate_state
-
     workdir = Path(_CHECKPOINT.value)
+    with stop_on_signals() as stop:  # before JAX, which takes seconds to load
+        use_compilation_cache()
+        from multimed_jax.processes import run_in_job
+        from multimed_jax.versions import code_facts
+
+        return run_in_job(lambda: _evaluate(workdir, stop), code_facts, workdir, stop)
+
+
+def _evaluate(workdir: Path, stop: StopRequest) -> int:
+    from multimed_jax.checkpoint import lock_workdir
+    from multimed_jax.restore import restore_run
+    from multimed_jax.train import evaluate_state, print_table
+
     run, state = restore_run(workdir, _DATA_DIR.value or None)
-    with lock_workdir(workdir), stop_on_signals() as stop:
+    with lock_workdir(workdir):
         try:
             rows = evaluate_state(run, state, stop)
         except Preempted:
             return EXIT_PREEMPTED
-    print(format_table(rows))
+    print_table(rows)
     return 0
 
 

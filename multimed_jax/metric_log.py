@@ -1,4 +1,7 @@
-"""Figures over training steps: metrics.jsonl, TensorBoard files, and the terminal."""
+"""Figures over training steps: metrics.jsonl, TensorBoard files, and the terminal.
+
+Of several processes one keeps the log; the others have a `SilentLog`.
+"""
 
 from __future__ import annotations
 
@@ -59,6 +62,22 @@ class MetricLog:
             self._bar.close()
         self._file.close()
         self._board.close()
+
+
+class SilentLog:
+    """Takes what a `MetricLog` takes, and keeps nothing."""
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        pass
+
+    def advance(self, step: int) -> None:
+        pass
+
+    def say(self, text: str) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
 
 
 def _lines_up_to(path: Path, step: int) -> list[str]:

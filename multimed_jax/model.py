@@ -10,6 +10,7 @@ so the gradient of each is a gather too: no scatter runs in either pass.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 
 import jax
@@ -21,11 +22,11 @@ from jaxtyping import Array, Float, Int
 
 from multimed_jax.config import AlignmentConfig, ModelConfig
 from multimed_jax.layers.alignment import AlignmentHead
-from multimed_jax.layers.attention import packed_mask
 from multimed_jax.layers.permutation import permutations, permute
 from multimed_jax.layers.posemb import rotary_angles
+from multimed_jax.layers.sight import make_sight
 from multimed_jax.layers.transformer import Transformer, compute_dtype
-from multimed_jax.sharding import constrain_packs
+from multimed_jax.sharding import MeshPlacement, constrain_packs
 from multimed_jax.specs import (
     ANSWERS,
     ModalitySpec,
@@ -84,7 +85,7 @@ class Model(nnx.Module):
                 for stream in modality.streams
             }
         )
-        self.trunk = Transformer(config, rngs)
+        self.trunk = Transformer(config, rngs, MeshPlacement())
         self.heads = nnx.Dict(
             {
                 task.name: task.make_head(config.d_model, spec.namespaces[task.name], rngs)
@@ -135,7 +136,9 @@ class Model(nnx.Module):
         head_dim = config.d_model // config.num_heads
         names = [stream.name for stream in self.spec.streams]
         embedded = [
-            self.tokenizers[leaf_name(n)](batch.streams[n]).astype(compute_dtype(config))
+            constrain_packs(self.tokenizers[leaf_name(n)](batch.streams[n])).astype(
+                compute_dtype(config)
+            )
             for n in names
         ]
         angles = [rotary_angles(batch.streams[n].coords, head_dim) for n in names]
@@ -143,13 +146,24 @@ class Model(nnx.Module):
         to_token, to_part = permutations(batch.grids, sizes)
         x_PLD = permute(jnp.concatenate(embedded, axis=1), to_token, to_part)
         angles_PLF = permute(jnp.concatenate(angles, axis=1), to_token, to_part)
-        x_PLD = self._run_rows(batch.grids, x_PLD, angles_PLF)
+        x_PLD = self._run_rows(batch, x_PLD, angles_PLF)
         states = permute(x_PLD, to_part, to_token)
         ends = np.cumsum(sizes)[:-1]
         parts = dict(zip(names, jnp.split(states, ends, axis=1), strict=True))
         return *self._pool(batch, states, sizes), parts
 
-    def _run_rows(self, grids, x_PLD, angles_PLF) -> Float[Array, "P L D"]:
+    def _run_rows(self, batch: Batch, x_PLD, angles_PLF) -> Float[Array, "P L D"]:
+        config, streams = self.spec.config, self.spec.streams
+        answers = any(stream.kind == ANSWERS for stream in streams)
+        # Padding may lie before, between and behind the samples of a row.
+        runs = 2 * batch.record.shape[1] + 1
+        modalities = 1 if config.fusion == "early" else len(self.spec.modalities) + 1
+        hold = {
+            "modalities": modalities,
+            # A sample that is split in two lies with its words between its other parts.
+            "contiguous": self.spec.alignment.split_rate == 0,
+            "max_runs": runs * modalities,
+        }
         modality_of_stream = jnp.array(
             [0]
             + [
@@ -159,7 +173,7 @@ class Model(nnx.Module):
             ]
         )
         rows_out, start = [], 0
-        for grid in grids:
+        for grid in batch.grids:
             packs, rows, width = grid.segment_ids.shape
             stop = start + rows * width
             x, angles = (
@@ -169,9 +183,10 @@ class Model(nnx.Module):
             segment = rearrange(grid.segment_ids, "p g t -> (p g) t")
             modality = rearrange(modality_of_stream[grid.stream_ids], "p g t -> (p g) t")
             x = constrain_packs(x)
-            order = rearrange(grid.order, "p g t -> (p g) t")
-            mask = packed_mask(segment, order=order)
-            y = self.trunk(x, mask, packed_mask(segment, modality, order), angles)
+            order = rearrange(grid.order, "p g t -> (p g) t") if answers else None
+            see = functools.partial(make_sight, segment, order=order, **hold)
+            within = see() if config.fusion == "early" else see(modality)
+            y = self.trunk(x, see(), within, angles)
             rows_out.append(rearrange(y, "(p g) t d -> p (g t) d", p=packs))
             start = stop
         return jnp.concatenate(rows_out, axis=1)

@@ -12,12 +12,16 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from multimed_jax.config import OptimConfig, ScheduleConfig
 from multimed_jax.types import UserError
 
 GROUPS = ("tokenizers", "trunk", "heads")
+
+# The running mean of the gradient's norm covers about 50 updates, and counts after the first 20.
+_NORM_DECAY = 0.98
+_NORM_WARMUP = 20
 
 
 def make_schedule(config: ScheduleConfig, num_steps: int) -> optax.Schedule:
@@ -92,9 +96,52 @@ def make_optimizer(config: OptimConfig, num_steps: int) -> optax.GradientTransfo
         return jax.tree_util.tree_map_with_path(lambda path, _: group_of(path), params)
 
     groups: dict[Hashable, Any] = {name: adamw(config.learning_rate[name]) for name in GROUPS}
-    return optax.chain(
-        optax.clip_by_global_norm(config.clip_norm), optax.multi_transform(groups, labels)
-    )
+    update = optax.clip_by_global_norm(config.clip_norm), optax.multi_transform(groups, labels)
+    if config.spike_factor > 0:
+        return optax.chain(_track_norm(), *update)
+    return optax.chain(*update)
+
+
+class NormState(NamedTuple):
+    """Discounted sum of the gradient norms of the updates made so far, and how many those are."""
+
+    total: Float[Array, ""]
+    seen: Int[Array, ""]
+
+
+def _track_norm() -> optax.GradientTransformation:
+    """Leaves gradients alone and keeps the running mean of their norm."""
+
+    def init(params) -> NormState:
+        del params
+        return NormState(jnp.zeros((), jnp.float32), jnp.zeros((), jnp.int32))
+
+    def update(updates, state, params=None):
+        del params
+        total = _NORM_DECAY * state.total + (1 - _NORM_DECAY) * optax.tree.norm(updates)
+        return updates, NormState(total, state.seen + 1)
+
+    return optax.GradientTransformation(init, update)
+
+
+def accepts(
+    config: OptimConfig, opt_state: Any, loss: Float[Array, ""], norm: Float[Array, ""]
+) -> Bool[Array, ""]:
+    """Whether an update is to be made: loss and gradient are finite, and the norm is no spike.
+
+    Args:
+        config: of the optimiser.
+        opt_state: before the update; a skipped update must leave it so.
+        loss: of the step.
+        norm: global norm of its gradient, before clipping.
+    """
+    finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+    if config.spike_factor <= 0:
+        return finite
+    tracked: NormState = opt_state[0]
+    mean = tracked.total / (1 - _NORM_DECAY ** jnp.maximum(tracked.seen, 1).astype(jnp.float32))
+    spike = (tracked.seen >= _NORM_WARMUP) & (norm > config.spike_factor * mean)
+    return finite & ~spike
 
 
 class WeightingState(NamedTuple):

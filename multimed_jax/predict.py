@@ -37,12 +37,16 @@ def define_flags() -> None:
 def main() -> int:
     """Reads the flags and predicts."""
     use_compilation_cache()
+    from multimed_jax.environment import job_place
     from multimed_jax.evaluators.wording import can_be_said
     from multimed_jax.predictions import predict_split
     from multimed_jax.restore import restore_run
     from multimed_jax.run import eval_params
     from multimed_jax.types import UserError
 
+    place = job_place(os.environ)
+    if place is not None and place.count > 1:
+        raise UserError(f"predict runs as one process, and this is {place.name()}")
     run, state = restore_run(Path(flags.FLAGS.checkpoint), flags.FLAGS.data_dir or None)
     if flags.FLAGS.split not in run.splits:
         raise UserError(f"--split is {flags.FLAGS.split!r}; the run has {', '.join(run.splits)}")

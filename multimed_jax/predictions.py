@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -64,10 +65,20 @@ def _run_over(
     with contextlib.closing(run.eval_batches(split, keep, limit)) as batches:
         for batch in batches:
             check()
-            outputs = jax.device_get(step(run.put(batch)))
+            placed = run.put(batch)
+            # Every process then holds the batch as one process alone would: the same rows follow.
+            outputs, batch = run.whole(step(placed)), _slots(run, placed, batch)
             for task in run.spec.tasks:
                 _collect(task, batch, outputs[task.name], found)
     return found
+
+
+def _slots(run: Run, placed: Batch, batch: Batch) -> Batch:
+    """The host batch with records and targets of all processes; the rest stays what it was."""
+    if jax.process_count() == 1:
+        return batch
+    record, targets = run.whole((placed.record, placed.targets))
+    return dataclasses.replace(batch, record=record, targets=targets)
 
 
 def _collect(task: TaskSpec, batch: Batch, outputs: np.ndarray, found: dict) -> None:

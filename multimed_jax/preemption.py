@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 
 
@@ -14,18 +14,36 @@ class Preempted(Exception):
 
 
 class StopRequest:
-    """Whether a signal has asked the run to stop."""
+    """Whether a signal has asked the run to stop.
+
+    In a job of several processes a signal may reach one of them. Asking is then an agreement: every
+    process asks at the same places of the program, and all hear the same answer.
+
+    Attributes:
+        step: of training that was finished last, for those who watch.
+    """
 
     def __init__(self) -> None:
+        self.step = 0
         self._signal: int | None = None
+        self._agree: Callable[[bool], bool] = bool
 
     def __bool__(self) -> bool:
+        return self._agree(self.came_here)
+
+    @property
+    def came_here(self) -> bool:
+        """Whether a signal has come to this process; what the others know is not asked."""
         return self._signal is not None
 
     def check(self) -> None:
         """Raises Preempted once a signal has come."""
         if self:
             raise Preempted
+
+    def agree_by(self, agree: Callable[[bool], bool]) -> None:
+        """From now on `agree` makes the answer of all processes out of that of each."""
+        self._agree = agree
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         del frame

@@ -11,6 +11,7 @@ from multimed_jax.checkpoint import Checkpoints, read_manifest
 from multimed_jax.config import MeshConfig
 from multimed_jax.config_io import from_json
 from multimed_jax.run import Run, dataset_hashes, make_run
+from multimed_jax.run_folder import check_same_data
 from multimed_jax.types import TrainState, UserError
 
 
@@ -33,13 +34,7 @@ def restore_run(workdir: Path, data_dir: str | None = None) -> tuple[Run, TrainS
     if data_dir is not None:
         config = dataclasses.replace(config, data_dir=data_dir)
     run = make_run(config, workdir)
-    found = dataset_hashes(run.splits["train"].sources)
-    for name, digest in manifest["datasets"].items():
-        if found.get(name) != digest:
-            raise UserError(
-                f"the run was trained on {name} with content hash {digest}, but data_dir "
-                f"{config.data_dir} holds {found.get(name)}"
-            )
+    check_same_data(manifest, dataset_hashes(run.splits["train"].sources), config.data_dir)
     checkpoints = Checkpoints(workdir / "checkpoints", config.checkpoint.keep)
     try:
         if checkpoints.latest() is None:

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from multimed_jax.aligned import words_of
+from multimed_jax.checks import check_config, check_spec
 from multimed_jax.config import RunConfig
 from multimed_jax.data.loader import EvalLoader, TrainLoader
 from multimed_jax.data.packing import Layout, make_layout
@@ -20,22 +20,22 @@ from multimed_jax.data.record_cache import CacheBudget, CachedRecords
 from multimed_jax.data.sizes import Sizes, load_sizes
 from multimed_jax.data.sources import BuiltSource, DataSource, namespaces, open_source
 from multimed_jax.model import ModelSpec
-from multimed_jax.optim import make_optimizer, make_schedule, make_weighting
+from multimed_jax.optim import make_schedule
+from multimed_jax.processes import agree_on, local_lanes, whole
 from multimed_jax.sharding import (
     batch_sharding,
     check_lanes,
+    check_width,
     make_mesh,
     replicated,
-    state_shardings,
 )
-from multimed_jax.specs import ModalitySpec, Namespace, read_stream
+from multimed_jax.specs import ModalitySpec, Namespace
 from multimed_jax.steps import (
     Metrics,
+    jit_train_step,
     make_embed_step,
     make_predict_step,
-    make_state,
     make_text_step,
-    make_train_step,
 )
 from multimed_jax.types import Batch, TrainState, UserError
 
@@ -80,15 +80,43 @@ class Run:
     text_step: Callable[[Any, Any, Any], jax.Array]
     learning_rates: Mapping[str, Callable[[int], Any]]
 
+    @functools.cached_property
+    def lanes(self) -> range:
+        """The lanes that this process plans and reads: those of its devices."""
+        return local_lanes(self.mesh, self.config.data.lanes)
+
     def put(self, batch: Batch) -> Batch:
-        """Moves a host batch to the devices, packs over the pack axes."""
-        return jax.device_put(batch, batch_sharding(self.mesh))
+        """Moves a host batch to the devices, packs over the pack axes.
+
+        Every process brings the packs of its own lanes; the result is the global batch.
+        """
+        packs = batch_sharding(self.mesh)
+        if jax.process_count() == 1:
+            return jax.device_put(batch, packs)
+
+        def place(value) -> jax.Array:
+            value = np.asarray(value)
+            value = value.astype(jax.dtypes.canonicalize_dtype(value.dtype))
+            shape = (self.config.data.lanes, *value.shape[1:])
+            return jax.make_array_from_process_local_data(packs, value, shape)
+
+        return jax.tree.map(place, batch)
+
+    def whole(self, tree: Any) -> Any:
+        """Host copies of device arrays, with the parts of all processes."""
+        return whole(tree, self.mesh)
 
     def train_batches(self, cursor: np.ndarray | None) -> TrainLoader:
         """The training stream from a data state on (None: from the start)."""
         data = self.splits["train"]
         return TrainLoader(
-            self.config, self.layout, data.sources, data.sizes, self.namespaces, cursor
+            self.config,
+            self.layout,
+            data.sources,
+            data.sizes,
+            self.namespaces,
+            cursor,
+            self.lanes,
         )
 
     def eval_batches(
@@ -97,43 +125,15 @@ class Run:
         """Every record of a split once (`limit` records of each source)."""
         data = self.splits[split]
         return EvalLoader(
-            self.config, self.layout, data.sources, data.sizes, self.namespaces, keep, limit
+            self.config,
+            self.layout,
+            data.sources,
+            data.sizes,
+            self.namespaces,
+            keep,
+            limit,
+            self.lanes,
         )
-
-
-def check_config(config: RunConfig) -> None:
-    """Raises UserError for values that only together make no sense."""
-    for key in ("modalities", "tasks"):
-        names = [spec.name for spec in getattr(config, key)]
-        if not names:
-            raise UserError(f"config.{key} is empty; name at least one SPEC")
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise UserError(f"config.{key} names {twice[0]!r} twice")
-    model = config.model
-    if model.d_model % (2 * model.num_heads):
-        raise UserError(
-            f"config.model.d_model is {model.d_model}; it must be a multiple of "
-            f"{2 * model.num_heads} (2 x num_heads), because rotary planes come in pairs"
-        )
-    if not 0 <= model.fusion_layers <= model.num_layers:
-        raise UserError(
-            f"config.model.fusion_layers is {model.fusion_layers}; accepted: 0 to num_layers "
-            f"({model.num_layers})"
-        )
-    for key in ("num_steps", "log_every_steps"):
-        if getattr(config, key) < 1:
-            raise UserError(f"config.{key} is {getattr(config, key)}; it must be at least 1")
-    if not config.data.sources:
-        raise UserError("config.data.sources is empty; name at least one built dataset")
-    tasks = [task.name for task in config.tasks]
-    for source in config.data.sources:
-        for name in source.tasks:
-            if name not in tasks:
-                raise UserError(
-                    f"source {source.name!r} lists the task {name!r}; configured tasks: "
-                    f"{', '.join(tasks)}"
-                )
 
 
 def make_run(config: RunConfig, workdir: Path) -> Run:
@@ -145,17 +145,24 @@ def make_run(config: RunConfig, workdir: Path) -> Run:
     check_config(config)
     mesh = make_mesh(config.mesh)
     check_lanes(mesh, config.data.lanes, config.optim.accumulate)
+    check_width(mesh, config.model)
     names = ["train", *config.eval.splits]
     if config.eval.validation_every_steps:
         names.append("validation")
     budget = CacheBudget(config.data.cache_mib)
     opened = {name: _open_sources(config, name, budget) for name in dict.fromkeys(names)}
+    # Before the sizes, which process 0 alone writes: others would wait for those of other data.
+    agree_on({f"content of {k}": v for k, v in dataset_hashes(opened["train"]).items()})
     config = fit_modalities(config, opened["train"])
+    count_sizes = functools.partial(
+        load_sizes,
+        modalities=config.modalities,
+        tasks=config.tasks,
+        workdir=workdir,
+        process_index=jax.process_index(),
+    )
     splits = {
-        name: SplitData(
-            sources,
-            tuple(load_sizes(s, config.modalities, config.tasks, workdir) for s in sources),
-        )
+        name: SplitData(sources, tuple(count_sizes(source) for source in sources))
         for name, sources in opened.items()
     }
     train = splits["train"]
@@ -198,20 +205,6 @@ def _changes(spec: ModalitySpec, metadata: Sequence[Mapping[str, Any]]) -> dict[
     return {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}
 
 
-def check_spec(spec: ModelSpec) -> None:
-    """Raises UserError where a head has no stream to read, or two tasks write answers."""
-    for task in spec.tasks:
-        if task.reads:
-            read_stream(task, spec.streams)
-    writing = [task.name for task in spec.tasks if task.generates]
-    if len(writing) > 1:
-        raise UserError(
-            f"config.tasks has {' and '.join(writing)}; only one task may write answers"
-        )
-    if spec.alignment.weight > 0:
-        words_of(spec)
-
-
 def _compile(
     config: RunConfig,
     workdir: Path,
@@ -220,26 +213,9 @@ def _compile(
     layout: Layout,
     spec: ModelSpec,
 ) -> Run:
-    optimizer = make_optimizer(config.optim, config.num_steps)
-    weighting = make_weighting(
-        config.optim.lambdas,
-        [task.name for task in spec.tasks],
-        [modality.name for modality in spec.modalities],
-        config.num_steps,
-    )
-    fresh = functools.partial(make_state, config, spec, optimizer, weighting)
-    abstract = jax.eval_shape(fresh)
-    shardings = state_shardings(abstract, mesh)
-    shapes = jax.tree.map(
-        lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), abstract, shardings
-    )
+    step, fresh, shapes = jit_train_step(config, spec, mesh)
+    shardings = jax.tree.map(lambda shape: shape.sharding, shapes)
     packs = batch_sharding(mesh)
-    step = jax.jit(
-        make_train_step(config, spec, optimizer, weighting),
-        in_shardings=(shardings, packs),
-        out_shardings=(shardings, None),
-        donate_argnums=0,
-    )
     predict = jax.jit(
         make_predict_step(spec),
         in_shardings=(shardings.params, shardings.model_state, packs),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -25,16 +26,22 @@ FORMAT = 1
 FREE_FIELDS = (
     "data_dir",
     "data.cache_mib",
+    "data.log_samples",
     "data.prefetch",
+    "data.read_timeout_s",
     "data.threads",
     "mesh",
     "checkpoint",
     "eval",
     "evals",
     "log_every_steps",
+    "optim.max_skipped",
+    "profile",
 )
 
 _ABSENT = "nothing"
+
+_CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
@@ -124,6 +131,23 @@ def check_same_run(manifest: Mapping[str, Any], config: RunConfig) -> None:
         )
 
 
+def check_same_data(manifest: Mapping[str, Any], found: Mapping[str, str], data_dir: str) -> None:
+    """Raises UserError where a source was built anew, or otherwise, since the run began.
+
+    Args:
+        manifest: of the run.
+        found: source name -> content hash of what lies in `data_dir` now.
+        data_dir: for the sentence.
+    """
+    for name, digest in manifest["datasets"].items():
+        held = found[name] if name in found else _ABSENT
+        if held != digest:
+            raise UserError(
+                f"the run was trained on {name} with content hash {digest}, but data_dir "
+                f"{data_dir} holds {held}"
+            )
+
+
 def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
     """("data.sources[0].weight", 1.0), ...; an empty container is a leaf."""
     if isinstance(value, dict) and value:
@@ -146,10 +170,12 @@ def lock_workdir(path: Path) -> Iterator[None]:
     Process 0 holds it for all processes of a job.
 
     Raises:
-        UserError: where another process holds it, or the folder is absent or cannot be written.
+        UserError: where another process holds it, or the folder is absent or cannot be written,
+            now or (a full disk) while it is held.
     """
     if jax.process_index() != 0:
-        yield
+        with _disk_errors(path):
+            yield
         return
     try:
         file = (path / ".lock").open("a", encoding="utf-8")
@@ -164,4 +190,18 @@ def lock_workdir(path: Path) -> Iterator[None]:
             ) from None
         except OSError as error:
             raise UserError(f"--workdir {path} cannot be locked: {error.strerror}") from None
+        with _disk_errors(path):
+            yield
+
+
+@contextlib.contextmanager
+def _disk_errors(path: Path) -> Iterator[None]:
+    try:
         yield
+    except OSError as error:
+        if error.errno not in _CANNOT_WRITE:
+            raise
+        raise UserError(
+            f"--workdir {path} can no longer be written: {error.strerror}; the last finished "
+            "checkpoint stays"
+        ) from error

@@ -229,6 +229,20 @@ def read_stream(task: TaskSpec, streams: Sequence[StreamSpec]) -> StreamSpec:
     return found[0]
 
 
+@dataclasses.dataclass(frozen=True)
+class EvaluatorSpec:
+    """An evaluator of `evals`: `run(context)` yields result rows. `spec` is its `module:SPEC`."""
+
+    name: str
+    spec: str
+    options: Any
+    run: Any
+
+    def with_options(self, **changes: Any) -> EvaluatorSpec:
+        """A copy with other options. Raises UserError for a name the options do not have."""
+        return dataclasses.replace(self, options=changed("evaluator", self, changes))
+
+
 def changed(kind: str, spec: Any, changes: Mapping[str, Any]) -> Any:
     """The options of a spec with changes. Raises UserError for a name they do not have."""
     fields = () if spec.options is None else dataclasses.fields(spec.options)

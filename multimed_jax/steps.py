@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,13 @@ from multimed_jax.answers import generating_task, write_answers
 from multimed_jax.config import RunConfig
 from multimed_jax.layers.slot_loss import denominators, mean_loss, numerators
 from multimed_jax.model import Model, ModelSpec
+from multimed_jax.optim import accepts, make_optimizer, make_weighting
+from multimed_jax.sharding import (
+    batch_sharding,
+    constrain_cut,
+    gather_outside_layers,
+    state_shardings,
+)
 from multimed_jax.types import Batch, TrainState
 
 Metrics = dict[str, Any]
@@ -47,6 +55,11 @@ def graph_of(spec: ModelSpec) -> nnx.GraphDef:
     return graphdef
 
 
+def _merge(graphdef: nnx.GraphDef, params: Any, model_state: Any) -> Model:
+    """The model as a compiled step uses it."""
+    return nnx.merge(graphdef, gather_outside_layers(params), model_state)
+
+
 def make_train_step(
     config: RunConfig,
     spec: ModelSpec,
@@ -55,15 +68,15 @@ def make_train_step(
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """The pure training step; jit it with the shardings of the run.
 
-    An update whose loss or gradient is not finite is skipped: parameters and moments stay, the
-    step counts, and `metrics["skipped"]` is 1.
+    An update that `optim.accepts` refuses (its loss or gradient is not finite, or a spike) is
+    skipped: parameters and moments stay, the step counts, and `metrics["skipped"]` is 1.
     """
     graphdef = graph_of(spec)
     aligned = config.alignment.weight > 0
     bank = bank_of(spec) if aligned else None
 
     def microbatch_loss(params, model_state, batch: Batch, lambdas, totals):
-        model = nnx.merge(graphdef, params, model_state)
+        model = _merge(graphdef, params, model_state)
         states, present, parts = model.encode(batch)
         outputs = model.read(batch, states, present, parts)
         loss, table, contrast = 0.0, {}, jnp.zeros(())
@@ -92,6 +105,7 @@ def make_train_step(
             (loss, (*losses, rest)), grads = gradient(
                 state.params, carry[1], micro, lambdas, totals
             )
+            grads = constrain_cut(grads)
             sums = jax.tree.map(jnp.add, carry[0], (loss, losses, grads))
             return (sums, rest), None
 
@@ -99,7 +113,7 @@ def make_train_step(
             gradient, state.params, state.model_state, _microbatch(batch, parts, 0), lambdas, totals
         )
         (loss, (*losses, _)), grads = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-        carry = ((loss, losses, grads), state.model_state)
+        carry = ((loss, losses, constrain_cut(grads)), state.model_state)
         split = jax.tree.map(lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1), batch)
         ((loss, losses, grads), rest), _ = jax.lax.scan(body, carry, split)
         return (loss, (*losses, rest)), grads
@@ -107,8 +121,9 @@ def make_train_step(
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         totals = {name: denominators(slots) for name, slots in batch.targets.items()}
         (loss, (table, contrast, rest)), grads = accumulate(state, batch, totals)
+        grads = constrain_cut(grads)
         norm = optax.tree.norm(grads)
-        finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+        accepted = accepts(config.optim, state.opt_state, loss, norm)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         _, weighting_state = weighting.update(grads, state.weighting_state, losses=table)
@@ -117,7 +132,7 @@ def make_train_step(
             ema = optax.incremental_update(params, ema, 1.0 - config.optim.ema_decay)
 
         def keep(new, old):
-            return jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
+            return jax.tree.map(lambda n, o: jnp.where(accepted, n, o), new, old)
 
         new = TrainState(
             step=state.step + 1,
@@ -131,7 +146,7 @@ def make_train_step(
         metrics = {
             "loss": loss,
             "grad_norm": norm,
-            "skipped": 1 - finite.astype(jnp.int32),
+            "skipped": 1 - accepted.astype(jnp.int32),
             "task_loss": table,
             "task_weight": totals,
         }
@@ -140,6 +155,37 @@ def make_train_step(
         return new, metrics
 
     return train_step
+
+
+def jit_train_step(
+    config: RunConfig, spec: ModelSpec, mesh: jax.sharding.Mesh
+) -> tuple[Any, Callable[[], TrainState], TrainState]:
+    """The training step as a run compiles it, for the devices of the mesh.
+
+    Returns:
+        The jitted step, which takes the state for its own (donated); () -> a fresh state, not yet
+        on the devices; shapes, dtypes and shardings of the state.
+    """
+    optimizer = make_optimizer(config.optim, config.num_steps)
+    weighting = make_weighting(
+        config.optim.lambdas,
+        [task.name for task in spec.tasks],
+        [modality.name for modality in spec.modalities],
+        config.num_steps,
+    )
+    fresh = functools.partial(make_state, config, spec, optimizer, weighting)
+    abstract = jax.eval_shape(fresh)
+    shardings = state_shardings(abstract, mesh)
+    step = jax.jit(
+        make_train_step(config, spec, optimizer, weighting),
+        in_shardings=(shardings, batch_sharding(mesh)),
+        out_shardings=(shardings, None),
+        donate_argnums=0,
+    )
+    shapes = jax.tree.map(
+        lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), abstract, shardings
+    )
+    return step, fresh, shapes
 
 
 def _microbatch(batch: Batch, parts: int, index: int) -> Batch:
@@ -153,7 +199,7 @@ def make_predict_step(spec: ModelSpec) -> Callable[[Any, Any, Batch], dict[str, 
     generating = generating_task(spec)
 
     def predict_step(params, model_state, batch: Batch) -> dict[str, jax.Array]:
-        model = nnx.merge(graphdef, params, model_state)
+        model = _merge(graphdef, params, model_state)
 
         def predicted(task, outputs) -> jax.Array:
             return task.predict(outputs, batch.targets[task.name], spec.namespaces[task.name])
@@ -183,7 +229,7 @@ def make_embed_step(spec: ModelSpec) -> Callable[[Any, Any, Batch], dict[str, ja
     graphdef = graph_of(spec)
 
     def embed_step(params, model_state, batch: Batch) -> dict[str, jax.Array]:
-        model = nnx.merge(graphdef, params, model_state)
+        model = _merge(graphdef, params, model_state)
         states, present, _ = model.encode(batch)
         return embed_slots(model, batch, states, present)
 
@@ -195,6 +241,6 @@ def make_text_step(spec: ModelSpec) -> Callable[[Any, Any, jax.Array], jax.Array
     graphdef = graph_of(spec)
 
     def text_step(params, model_state, ids: jax.Array) -> jax.Array:
-        return embed_texts(nnx.merge(graphdef, params, model_state), ids)
+        return embed_texts(_merge(graphdef, params, model_state), ids)
 
     return text_step

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
-import subprocess
 import time
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -14,54 +11,57 @@ import jax
 import numpy as np
 from clu import parameter_overview
 
-from multimed_jax.checkpoint import (
-    Checkpoints,
-    check_same_run,
-    lock_workdir,
-    read_manifest,
-    write_manifest,
-)
+from multimed_jax.checkpoint import Checkpoints, lock_workdir
 from multimed_jax.command import EXIT_PREEMPTED
 from multimed_jax.config import RunConfig
-from multimed_jax.config_io import config_hash, to_json
+from multimed_jax.config_io import config_hash
 from multimed_jax.data.loader import batch_fill
+from multimed_jax.data.sample_log import SampleLog
 from multimed_jax.evaluators.context import EvalContext
-from multimed_jax.metric_log import MetricLog
+from multimed_jax.manifest import begin_manifest
+from multimed_jax.metric_log import MetricLog, SilentLog
 from multimed_jax.predictions import Predictor, predict_split
-from multimed_jax.preemption import Preempted, StopRequest, stop_on_signals
+from multimed_jax.preemption import Preempted, StopRequest
+from multimed_jax.processes import from_first, sum_processes
+from multimed_jax.profile import traced
 from multimed_jax.results import ResultRow, format_table, write_rows
-from multimed_jax.run import Run, dataset_hashes, eval_params, make_run
+from multimed_jax.run import Run, eval_params, make_run
+from multimed_jax.skips import SkipCount
 from multimed_jax.types import Batch, TrainState, UserError
 
 log = logging.getLogger(__name__)
 
-PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy")
 
-
-def train_and_evaluate(config: RunConfig, workdir: Path) -> int:
+def train_and_evaluate(config: RunConfig, workdir: Path, stop: StopRequest) -> int:
     """Trains (or goes on training) in `workdir`, measures the model, prints the table.
+
+    Every process of a job calls it; process 0 alone writes, but for the checkpoints.
 
     Returns:
         The exit code: 0 finished, 75 stopped by a signal with everything saved.
     """
     _make_folder(workdir)
-    with lock_workdir(workdir), stop_on_signals() as stop:
+    with lock_workdir(workdir):
         run = make_run(config, workdir)
-        if (workdir / "manifest.json").exists():
-            # After what modalities learn from train, which the manifest holds as well.
-            check_same_run(read_manifest(workdir / "manifest.json"), run.config)
-        _write_manifest(run)
+        begin_manifest(run)
         checkpoints = Checkpoints(workdir / "checkpoints", config.checkpoint.keep)
         try:
             state = _Loop(run, checkpoints, stop).run_steps()
             rows = evaluate_state(run, state, stop)
         except Preempted:
-            print("stopped by a signal; the same command goes on from here", flush=True)
+            if jax.process_index() == 0:
+                print("stopped by a signal; the same command goes on from here", flush=True)
             return EXIT_PREEMPTED
         finally:
             checkpoints.close()
-    print(format_table(rows))
+    print_table(rows)
     return 0
+
+
+def print_table(rows: list[ResultRow]) -> None:
+    """Prints the figures of a run once, however many processes it has."""
+    if jax.process_index() == 0:
+        print(format_table(rows))
 
 
 def evaluate_state(run: Run, state: TrainState, stop: StopRequest) -> list[ResultRow]:
@@ -84,7 +84,8 @@ def evaluate_state(run: Run, state: TrainState, stop: StopRequest) -> list[Resul
         started = time.perf_counter()
         rows.extend(evaluator.run(evaluator.options, context))
         log.info("%s took %.1f s", evaluator.name, time.perf_counter() - started)
-    write_rows(run.workdir / "results.jsonl", rows)
+    if jax.process_index() == 0:
+        write_rows(run.workdir / "results.jsonl", rows)
     return rows
 
 
@@ -110,42 +111,70 @@ class _Loop:
         self.config = run.config
         self.checkpoints = checkpoints
         self.stop = stop
+        self.skips = SkipCount(run.config.optim.max_skipped)
 
     def run_steps(self) -> TrainState:
         """Returns the state after the last step. Raises Preempted once a signal has come."""
         state, cursor = self._start()
+        self.stop.check()  # a signal while the run was made: there is nothing new to save
         first = int(state.step)
         batches = self.run.train_batches(cursor)
-        self.log = MetricLog(self.run.workdir, first, self.config.num_steps)
+        self.log = self._metric_log(first)
         self.log.say(self.run.layout.describe())
         if first:
             self.log.say(f"going on from step {first}")
         saved = first if first else -1
+        samples = self._sample_log(first)
         window = _Window()
+        steps = range(first + 1, self.config.num_steps + 1)
+        steps = traced(steps, self.config.profile, self.run.workdir)
         try:
-            for step in range(first + 1, self.config.num_steps + 1):
+            for step in steps:
                 batch = next(batches)
-                state, metrics = self.run.train_step(state, self.run.put(batch))
+                placed = self.run.put(batch)
+                state, metrics = self.run.train_step(state, placed)
                 jax.block_until_ready(metrics["loss"])
-                cursor = batch.cursor
+                if samples is not None:
+                    samples.write(step, batch)
                 window.add(batch_fill(batch, self.run.layout), batch)
+                self._count_skips(step, metrics)
                 self._report(step, state, metrics, window)
                 last = step == self.config.num_steps
-                if step % self.config.checkpoint.every_steps == 0 or last or self.stop:
-                    self.checkpoints.save(step, state, np.asarray(cursor))
+                self.stop.step = step
+                # Asked once: a signal between two askings would not save.
+                stopping = bool(self.stop)
+                if step % self.config.checkpoint.every_steps == 0 or last or stopping:
+                    cursor = placed.cursor if jax.process_count() > 1 else batch.cursor
+                    self.checkpoints.save(step, state, np.asarray(self.run.whole(cursor), np.int64))
                     saved = step
-                if self.stop:
+                if stopping:
                     self.checkpoints.wait()
                     raise Preempted
             self.checkpoints.wait()
             assert saved == self.config.num_steps
             return state
         finally:
+            steps.close()
             batches.close()
+            if samples is not None:
+                samples.close()
             self.log.close()
 
+    def _metric_log(self, first: int) -> MetricLog | SilentLog:
+        if jax.process_index() != 0:
+            return SilentLog()
+        return MetricLog(self.run.workdir, first, self.config.num_steps)
+
+    def _sample_log(self, first: int) -> SampleLog | None:
+        if not self.config.data.log_samples:
+            return None
+        names = [source.info.name for source in self.run.splits["train"].sources]
+        process, count = jax.process_index(), jax.process_count()
+        return SampleLog(self.run.workdir, first, names, self.run.lanes, process, count)
+
     def _start(self) -> tuple[TrainState, np.ndarray | None]:
-        if self.checkpoints.latest() is None:
+        # What process 0 finds counts: file systems of several machines may lag behind each other.
+        if not from_first(int(self.checkpoints.latest() is not None)):
             state = self.run.init()
             log.info(
                 "parameters:\n%s",
@@ -157,11 +186,17 @@ class _Loop:
         _, state, cursor = self.checkpoints.restore(self.run.state_shapes, cursor)
         return state, np.asarray(cursor)
 
+    def _count_skips(self, step: int, metrics: dict) -> None:
+        skipped, loss, norm = (float(metrics[name]) for name in ("skipped", "loss", "grad_norm"))
+        told = self.skips.add(step, bool(skipped), loss, norm)
+        if told:
+            self.log.say(told)
+
     def _report(self, step: int, state: TrainState, metrics: dict, window: _Window) -> None:
         config = self.config
         if step % config.log_every_steps == 0 or step == config.num_steps:
-            values = _scalars(self.run, step, jax.device_get(metrics))
-            values |= window.take()
+            values = _scalars(self.run, step, self.run.whole(metrics))
+            values |= window.take() | {"skipped": self.skips.take()}
             values["compilations"] = float(self.run.train_step.compilations())  # type: ignore[attr-defined]
             self.log.write(step, values)
             shown = ", ".join(
@@ -169,8 +204,6 @@ class _Loop:
                 for name in ("loss", "fill/token", "steps_per_s", "tokens_per_s")
             )
             self.log.say(f"step {step}/{config.num_steps}: {shown}")
-            if values["skipped"]:
-                self.log.say(f"step {step}: loss or gradient not finite, update skipped")
         every = config.eval.validation_every_steps
         if every and (step % every == 0 or step == config.num_steps):
             self._validate(step, state)
@@ -181,9 +214,13 @@ class _Loop:
         params = eval_params(self.run, state)
         limit = self.config.eval.validation_records
         values = {}
-        for found in predict_split(
-            self.run, params, state.model_state, "validation", None, limit, lambda: None
-        ):
+        try:
+            predicted = predict_split(
+                self.run, params, state.model_state, "validation", None, limit, self.stop.check
+            )
+        except Preempted:
+            return  # the loop saves this step and stops
+        for found in predicted:
             metric = found.task.primary_metric
             value = found.task.metrics(found.probabilities, found.targets)[metric]
             values[f"{metric}/validation/{found.source.name}/{found.task.name}"] = value
@@ -211,16 +248,19 @@ class _Window:
     def take(self) -> dict[str, float]:
         seconds = time.perf_counter() - self._since
         steps = len(self._fills)
-        names = self._fills[0] if self._fills else {}
-        values = {f"fill/{n}": float(np.mean([f[n] for f in self._fills])) for n in names}
+        names = list(self._fills[0]) if self._fills else []
+        means = [float(np.mean([f[n] for f in self._fills])) for n in names]
+        # Every process has filled as many packs: the mean of their means is that of all.
+        *fills, tokens = sum_processes(np.array([*means, self._tokens], np.float64)).tolist()
+        values = {f"fill/{n}": v / jax.process_count() for n, v in zip(names, fills, strict=True)}
         values["steps_per_s"] = steps / seconds
-        values["tokens_per_s"] = self._tokens / seconds
+        values["tokens_per_s"] = tokens / seconds
         self.pause()
         return values
 
 
 def _scalars(run: Run, step: int, metrics: dict) -> dict[str, float]:
-    values = {name: float(metrics[name]) for name in ("loss", "grad_norm", "skipped")}
+    values = {name: float(metrics[name]) for name in ("loss", "grad_norm")}
     for task, losses in metrics["task_loss"].items():
         for modality, loss, weight in zip(
             run.spec.modalities, losses, metrics["task_weight"][task], strict=True
@@ -232,36 +272,3 @@ def _scalars(run: Run, step: int, metrics: dict) -> dict[str, float]:
     for group, schedule in run.learning_rates.items():
         values[f"learning_rate/{group}"] = float(schedule(step - 1))
     return values
-
-
-def _write_manifest(run: Run) -> None:
-    config = run.config
-    write_manifest(
-        run.workdir / "manifest.json",
-        config=to_json(config),
-        config_hash=config_hash(config),
-        git_commit=_git_commit(),
-        datasets=dataset_hashes(run.splits["train"].sources),
-        packages={name: metadata.version(name) for name in PACKAGES},
-        mesh=dict(run.mesh.shape),
-        namespaces={
-            task: [dataclasses.asdict(space) for space in spaces]
-            for task, spaces in run.namespaces.items()
-        },
-        budgets={
-            "streams": dict(run.layout.stream_budgets),
-            "slots": dict(run.layout.slot_budgets),
-        },
-        num_params=sum(
-            int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(run.state_shapes.params)
-        ),
-    )
-
-
-def _git_commit() -> str | None:
-    """The commit of the checkout that the package runs from; None for an installed wheel."""
-    folder = Path(__file__).parent
-    found = subprocess.run(
-        ["git", "-C", str(folder), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
-    )
-    return found.stdout.strip() or None

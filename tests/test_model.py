@@ -12,6 +12,7 @@ import pytest
 from flax import nnx
 
 from multimed_jax.config import ModelConfig
+from multimed_jax.layers.sight import make_sight
 from multimed_jax.model import Model, ModelSpec
 from multimed_jax.specs import Namespace
 from tests.toy import make_toy_modality, make_toy_task, pack
@@ -121,12 +122,20 @@ def test_early_fusion_equals_one_segment_without_a_mask(monkeypatch):
     masked, state = make("early")
     pair = pack([[sample(3, 3), sample(4, 2)]], STREAMS, 12, 12, [0, 1], "toy")
     expected, packed = masked(state, batch), masked(state, pair)
-    everything = lambda segment, *_, **__: jnp.ones((*segment.shape, segment.shape[-1]), bool)  # noqa: E731
-    monkeypatch.setattr("multimed_jax.model.packed_mask", everything)
+    everything = lambda segment, *_, **__: make_sight(jnp.zeros_like(segment))  # noqa: E731
+    monkeypatch.setattr("multimed_jax.model.make_sight", everything)
     unmasked, _ = make("early")
     np.testing.assert_allclose(unmasked(state, batch), expected, atol=1e-6)
     # The same bare model on two samples in one row is not what packing gives.
     assert np.abs(np.asarray(unmasked(state, pair) - packed)).max() > 1e-3
+
+
+@pytest.mark.parametrize(("fusion", "scan"), [("late", False), ("intermediate", True)])
+def test_attention_by_blocks_is_the_same_model(fusion, scan):
+    batch = pack(ROWS, STREAMS, 12, 24, LABELS, "toy")
+    dense, state = make(fusion, fusion_layers=1, scan_layers=scan, attention="dense")
+    blocks, _ = make(fusion, fusion_layers=1, scan_layers=scan, attention="cpu")
+    np.testing.assert_allclose(blocks(state, batch), dense(state, batch), atol=1e-5)
 
 
 def test_intermediate_fusion_lies_between():

@@ -239,11 +239,12 @@ def test_rules_reach_the_parameters():
     def spec(path, shape):
         return tuple(param_spec(path, shape, mesh))
 
-    assert spec("trunk/layers/0/qkv/kernel", (16, 48)) == ("fsdp", "tensor")
-    assert spec("opt/mu/trunk/layers/qkv/kernel", (3, 16, 48)) == (
+    assert spec("trunk/layers/0/qkv/kernel", (16, 3, 16)) == ("fsdp", None, "tensor")
+    assert spec("opt/mu/trunk/layers/qkv/kernel", (2, 16, 3, 16)) == (
         None,
         "fsdp",
+        None,
         "tensor",
     )
-    assert spec("trunk/layers/0/out/kernel", (15, 16)) == (None, "fsdp")
+    assert spec("trunk/layers/0/out/kernel", (31, 16)) == (None, "fsdp")
     assert spec("trunk/norm/scale", (16,)) == ()

@@ -1,4 +1,4 @@
-"""`python -m tfds_builders build NAME ...` and `python -m tfds_builders list`."""
+"""`python -m tfds_builders`: `list`, `build NAME ...` and `audit --data_dir D [NAME ...]`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import Any
 from multimed_jax.types import UserError
 
 FOLDER = Path(__file__).resolve().parent
-COMMANDS = ("build", "list")
+COMMANDS = ("build", "list", "audit")
 # What a user can mend: a full disk, a folder without permission, a read-only file system.
 _USER_ERRNOS = (errno.ENOSPC, errno.EACCES, errno.EPERM, errno.EROFS, errno.EDQUOT)
 
@@ -63,13 +63,20 @@ def pick_config(name: str, builder_cls: Any, config: str | None) -> str | None:
 
 
 def build(argv: Sequence[str]) -> None:
-    """Builds the named sources with the flags of `tfds build`."""
-    args = _parse(argv)
+    """Builds the named sources with the flags of `tfds build` and those of `core.flags`."""
+    from tfds_builders.core.build_options import build_options
+    from tfds_builders.core.flags import read_options
+
+    options, rest = read_options(argv)
+    args = _parse(rest)
     names = [*args.positional_datasets, *args.datasets]
     if not names:
         raise UserError(f"build needs the name of a source; {_accepted(source_names())}")
-    for name in names:
-        _build_one(name, args)
+    for name in options.accepted_licences:
+        load_builder(name)  # for its message, where the name is not known
+    with build_options(options):
+        for name in names:
+            _build_one(name, args)
 
 
 def _parse(argv: Sequence[str]) -> Any:
@@ -90,10 +97,13 @@ def _parse(argv: Sequence[str]) -> Any:
 
 
 def _build_one(given: str, args: Any) -> None:
+    from tfds_builders.core.build_options import current_options
+
     name, _, config = given.partition("/")
     if config and args.generation.config:
         raise UserError(f"{given!r} and --config={args.generation.config!r} both name a config")
     builder_cls = load_builder(name)
+    current_options().check_terms(builder_cls.CARD)
     config = pick_config(name, builder_cls, config or args.generation.config)
     if args.generation.config_idx is None and not (config or "").startswith("{"):
         existing = _existing(builder_cls, args, config)
@@ -138,6 +148,40 @@ def _tidy(folder: Path) -> Iterator[None]:
         raise
 
 
+# -------------------------------------------------------------------------------- audit
+
+
+def audit(argv: Sequence[str]) -> int:
+    """Compares built datasets with each other; 1 where one leaks into another, else 0."""
+    from tfds_builders.core import overlap
+    from tfds_builders.core.flags import Parser
+
+    parser = Parser("tfds_builders audit", allow_abbrev=False)
+    parser.add_argument("--data_dir", type=Path, required=True, help="of the built datasets")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="source or source/config")
+    args = parser.parse_args(argv)
+    data_dir = args.data_dir.expanduser()
+    built = []
+    for folder in overlap.find_built(data_dir, args.names):
+        source = folder.relative_to(data_dir).parts[0]
+        found = None if _is_generated(source) else overlap.read_built(folder, data_dir)
+        if found is None:
+            print(f"{folder.relative_to(data_dir)} is generated: it takes no part")
+        else:
+            built.append(found)
+    text, num_leaks = overlap.report(built, list(overlap.find_links(built)))
+    print(text)
+    return 1 if num_leaks else 0
+
+
+def _is_generated(source: str) -> bool:
+    from tfds_builders.core.base import MedicalBuilder
+
+    if source not in source_names():
+        return False
+    return load_builder(source).stream_splits is not MedicalBuilder.stream_splits
+
+
 # --------------------------------------------------------------------------------- list
 
 
@@ -154,7 +198,9 @@ def list_sources() -> str:
         configs = ", ".join(config.name for config in builder_cls.BUILDER_CONFIGS)
         notes.append(
             f"{name}{f' ({configs})' if configs else ''}\n"
-            f"    forbids: {card.licence_forbids}\n    obtain:  {card.how_to_obtain}"
+            f"    forbids: {card.licence_forbids}"
+            f"{' (--accept_licence)' if card.restricted else ''}\n"
+            f"    obtain:  {card.how_to_obtain}"
         )
     widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head) - 1)]
     widths.append(0)
@@ -199,6 +245,8 @@ def main(argv: Sequence[str]) -> int:
         logging.set_verbosity(logging.ERROR)
         if not sys.stderr.isatty():
             tfds.disable_progress_bar()
+        if argv[0] == "audit":
+            return audit(argv[1:])
         build(argv[1:])
     except Exception as error:
         sentence = find_user_error(error)

@@ -11,6 +11,7 @@ from jaxtyping import Bool
 from multimed_jax.data.decode import Decoded, Decoder
 from multimed_jax.data.layout import Layout
 from multimed_jax.data.packing import PackPlan
+from multimed_jax.data.readers import Readers
 from multimed_jax.data.sources import DataSource
 from multimed_jax.specs import ModalitySpec, Namespace, TaskSpec
 from multimed_jax.types import Batch, StreamBatch, TargetSlots, TokenGrid
@@ -27,7 +28,7 @@ def assemble(
     seed: int,
     train: bool,
     cursor: np.ndarray,
-    pool: Executor | None = None,
+    pool: Executor | Readers | None = None,
     on_undecodable: Callable[[int, int, str], None] = lambda source, row, reason: None,
 ) -> Batch:
     """The batch of one pack for each lane; None gives a pack of padding.

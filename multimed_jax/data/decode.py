@@ -39,11 +39,11 @@ class Decoder:
         """The decoded record, or the reason why it cannot be decoded."""
         plan, index = job
         source, row = self.sources[plan.samples.source[index]], int(plan.samples.row[index])
-        where = f"record {row} of {source.info.name!r}"
-        record = source[row]
+        where = self.name(job)
         counts = plan.samples.tokens[index].tolist()
         planned = {s.name: n for s, n in zip(self.layout.streams, counts, strict=True) if n}
         try:
+            record = source[row]
             samples = plan.samples
             streams = self._streams(
                 record, planned, int(samples.draw[index]), int(samples.window[index])
@@ -51,7 +51,7 @@ class Decoder:
         except DecodeError as error:
             return str(error)
         except Exception as error:
-            error.add_note(f"while decoding {where}")
+            error.add_note(f"while reading {where}")
             raise
         found = {name: len(parts.parts) for name, parts in streams.items()}
         carried = [
@@ -64,6 +64,13 @@ class Decoder:
                 f"{', '.join(targets)}): its sizes are stale, delete them"
             )
         return Decoded(streams, {k: v for k, v in targets.items() if v is not None})
+
+    def name(self, job: tuple[PackPlan, int]) -> str:
+        """Which record a job reads, for a sentence."""
+        plan, index = job
+        source = self.sources[plan.samples.source[index]]
+        row = int(plan.samples.row[index])
+        return f"record {row} of {source.info.name!r} split {source.split!r}"
 
     def _target(
         self, record: Record, task: TaskSpec, streams: Mapping[str, Parts]

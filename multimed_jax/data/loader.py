@@ -8,7 +8,6 @@ processes and threads nor on what was assembled ahead.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grain
@@ -20,6 +19,7 @@ from multimed_jax.config import RunConfig
 from multimed_jax.data.assemble import assemble
 from multimed_jax.data.layout import Layout
 from multimed_jax.data.packing import PackPlan
+from multimed_jax.data.readers import Readers
 from multimed_jax.data.sizes import Sizes
 from multimed_jax.data.sources import DataSource
 from multimed_jax.data.windows import TrainWindows, plan_every_record
@@ -55,8 +55,8 @@ class _Loader:
         self._config, self._layout, self._sources = config, layout, sources
         self._namespaces, self._train = namespaces, train
         self._undecodable: dict[tuple[str, int], str] = {}
-        threads = config.data.threads
-        self._pool = ThreadPoolExecutor(threads, "decode") if threads > 0 else None
+        data = config.data
+        self._readers = Readers(data.threads, data.read_timeout_s) if data.threads > 0 else None
 
     @property
     def quarantined(self) -> int:
@@ -86,7 +86,7 @@ class _Loader:
             seed=self._config.seed,
             train=self._train,
             cursor=cursor,
-            pool=self._pool,
+            pool=self._readers,
             on_undecodable=self._note,
         )
 
@@ -100,8 +100,8 @@ class _Loader:
 
     def close(self) -> None:
         """Ends the threads that read."""
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
+        if self._readers is not None:
+            self._readers.close()
 
 
 class TrainLoader(_Loader):
@@ -150,8 +150,8 @@ class TrainLoader(_Loader):
         return next(self._batches)
 
     def close(self) -> None:
+        super().close()  # first: nothing that is assembled ahead is waited for
         self._batches.close()
-        super().close()
 
 
 class EvalLoader(_Loader):

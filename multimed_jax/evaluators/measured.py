@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from jaxtyping import Bool, Float
 
@@ -247,7 +248,12 @@ def file_stem(predictions: Predictions) -> str:
 
 
 def write_whole(path: Path, write: Callable[[Path], None]) -> None:
-    """Lets `write` fill a temporary file that then takes the place of `path` in one step."""
+    """Lets `write` fill a temporary file that then takes the place of `path` in one step.
+
+    Every process of a run has the same to write: process 0 does.
+    """
+    if jax.process_index() != 0:
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     # The ending stays last: NumPy appends .npz to any other.
     temporary = path.with_name(f".tmp-{path.name}")

@@ -26,7 +26,6 @@ from multimed_jax.layers.heads import class_offsets, column_namespaces, leaf_nam
 from multimed_jax.specs import Namespace
 from multimed_jax.types import TargetSlots, UserError
 
-
 # Sharp grades need gaps of several logits. Adam moves a parameter by the learning rate at most,
 # and a threshold, unlike the product w.x, is a single one: it moves in larger units.
 THRESHOLD_UNIT = 10.0

@@ -15,6 +15,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
+from einops import rearrange
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
@@ -64,7 +65,9 @@ class ChannelLinear(nnx.Module):
         self.bias = nnx.Param(jnp.zeros((fan_out,), jnp.float32))
 
     def __call__(self, x_CLL: Float[Array, "C L L"]) -> Float[Array, "E L L"]:
-        return jnp.einsum("ce,cij->eij", self.kernel[...], x_CLL) + self.bias[...][:, None, None]
+        # Pairs in one axis: the gradient of the kernel takes half the time on CPU.
+        flat = self.kernel[...].T @ rearrange(x_CLL, "c i j -> c (i j)")
+        return (flat + self.bias[...][:, None]).reshape(-1, *x_CLL.shape[1:])
 
 
 class ChannelNorm(nnx.Module):
@@ -75,12 +78,42 @@ class ChannelNorm(nnx.Module):
         self.bias = nnx.Param(jnp.zeros((width,)))
 
     def __call__(self, x_CLL: Float[Array, "C L L"]) -> Float[Array, "C L L"]:
-        # Means as products: a reduction over the first axis is some ten times slower on CPU.
-        share = jnp.full((len(x_CLL),), 1.0 / len(x_CLL))
-        centred = x_CLL - jnp.einsum("c,cij->ij", share, x_CLL)
-        variance = jnp.einsum("c,cij->ij", share, jnp.square(centred))
-        scaled = centred * jax.lax.rsqrt(variance + 1e-5)
-        return scaled * self.scale[...][:, None, None] + self.bias[...][:, None, None]
+        return _channel_norm(x_CLL, self.scale[...], self.bias[...])
+
+
+@jax.custom_vjp
+def _channel_norm(
+    x_CLL: Float[Array, "C L L"], scale_C: Float[Array, "C"], bias_C: Float[Array, "C"]
+) -> Float[Array, "C L L"]:
+    """With a gradient of its own: the derived one takes six times as long on CPU."""
+    return _normalise(x_CLL, scale_C, bias_C)[0]
+
+
+def _normalise(x_CLL, scale_C, bias_C):
+    centred = x_CLL - _channel_mean(x_CLL)
+    inverse = jax.lax.rsqrt(_channel_mean(jnp.square(centred)) + 1e-5)
+    unit = centred * inverse
+    return unit * scale_C[:, None, None] + bias_C[:, None, None], (unit, inverse, scale_C)
+
+
+def _channel_norm_gradient(saved, gradient):
+    unit, inverse, scale_C = saved
+    scaled = gradient * scale_C[:, None, None]
+    through = scaled - _channel_mean(scaled) - unit * _channel_mean(scaled * unit)
+    return through * inverse, _pair_sum(gradient * unit), _pair_sum(gradient)
+
+
+_channel_norm.defvjp(_normalise, _channel_norm_gradient)
+
+
+def _channel_mean(x_CLL: Float[Array, "C L L"]) -> Float[Array, "L L"]:
+    # As a product: a reduction over the first axis is some ten times slower on CPU.
+    return jnp.einsum("c,cij->ij", jnp.full((len(x_CLL),), 1.0 / len(x_CLL), x_CLL.dtype), x_CLL)
+
+
+def _pair_sum(x_CLL: Float[Array, "C L L"]) -> Float[Array, "C"]:
+    flat = rearrange(x_CLL, "c i j -> c (i j)")
+    return flat @ jnp.ones(flat.shape[1], flat.dtype)
 
 
 class PairInit(nnx.Module):
@@ -103,7 +136,8 @@ class PairInit(nnx.Module):
         # A product with 0 and 1 rather than a look-up, whose gradient would be a slow scatter.
         one_hot = (jnp.arange(2 * MAX_OFFSET + 1)[:, None, None] == index).astype(jnp.float32)
         pair = left[:, :, None] + right[:, None, :] + u[:, :, None] * v[:, None, :]
-        return pair + jnp.einsum("nc,nij->cij", self.offset[...], one_hot)
+        flat = self.offset[...].T @ rearrange(one_hot, "n i j -> n (i j)")
+        return pair + flat.reshape(pair.shape)
 
 
 class TriangleMultiplication(nnx.Module):

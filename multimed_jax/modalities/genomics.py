@@ -103,7 +103,7 @@ class GenomicsOptions:
         if min(self.shift_bp, self.patch_hidden) < 0 or not 0 <= self.mutation_rate < 1:
             raise UserError(
                 f"modality {NAME!r} has shift_bp {self.shift_bp}, patch_hidden {self.patch_hidden} "
-                f"and mutation_rate {self.mutation_rate}; accepted: at least 0, and below 1 the rate"
+                f"and mutation_rate {self.mutation_rate}; accepted: at least 0, the rate below 1"
             )
 
     @property

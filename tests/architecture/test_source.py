@@ -17,6 +17,7 @@ LONGER_FILES: frozenset[str] = frozenset()  # a file is split instead of listed 
 
 # Modules that run code from a file, or read objects out of one.
 UNSAFE_MODULES = {"pickle", "cPickle", "dill", "joblib", "cloudpickle", "shelve", "marshal"}
+UNSAFE_METHODS = {"read_pickle", "to_pickle", "torch.load", "joblib.load"}
 UNSAFE_CALLS = {"eval", "exec", "compile", "__import__"}
 
 # The word of every kind of text, not only of the modality; imports of it are still noticed.
@@ -82,6 +83,9 @@ def unsafe_reads(tree: ast.AST) -> Iterator[tuple[int, str]]:
         elif isinstance(node, ast.Call):
             if isinstance(node.func, ast.Name) and node.func.id in UNSAFE_CALLS:
                 yield node.lineno, node.func.id
+            if isinstance(node.func, ast.Attribute):
+                names = {node.func.attr, ast.unparse(node.func)}
+                yield from ((node.lineno, name) for name in names & UNSAFE_METHODS)
             for keyword in node.keywords:
                 allowed = isinstance(keyword.value, ast.Constant) and keyword.value.value is False
                 if keyword.arg == "allow_pickle" and not allowed:
@@ -145,6 +149,8 @@ def test_no_file_breaks_the_rule(rule, folders):
         (unsafe_reads, "from joblib import load", "joblib"),
         (unsafe_reads, "x = eval('1')", "eval"),
         (unsafe_reads, "np.load(p, allow_pickle=True)", "allow_pickle"),
+        (unsafe_reads, "table = pandas.read_pickle(p)", "read_pickle"),
+        (unsafe_reads, "weights = torch.load(p)", "torch.load"),
         (unsafe_reads, "np.load(p, allow_pickle=flag)", "allow_pickle"),
         (silent_defaults, "config.get('lanes', 4)", "config.get('lanes', 4)"),
         (silent_defaults, "run.config.get('lanes')", "run.config.get('lanes')"),

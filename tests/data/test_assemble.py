@@ -150,7 +150,7 @@ def test_stale_sizes_and_broken_decoders_stop(tmp_path):
         found = B.decode(record, options, rng)
         return {k: dataclasses.replace(v, parts=np.tile(v.parts, (2, 1))) for k, v in found.items()}
 
-    with pytest.raises(UserError, match="record 0 of 'one' has tokens .*stale"):
+    with pytest.raises(UserError, match="record 0 of 'one' split 'train' has tokens .*stale"):
         make(tmp_path, modalities=(A, dataclasses.replace(B, decode=longer)))
 
     def broken(record, options, rng):

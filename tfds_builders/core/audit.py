@@ -14,7 +14,7 @@ does not find patients. On 299 chest films equal files correlate at 1, all other
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from jaxtyping import Float, UInt64
@@ -60,24 +60,26 @@ def _near_duplicates(keys: Sequence[AuditKey | None], images: Sequence[int]) -> 
     chosen = [key for key in (keys[i] for i in images) if key is not None]
     hashes = np.array([key.perceptual for key in chosen], np.uint64)
     found = []
-    for start in range(0, len(images), _ROWS_AT_ONCE):
-        rows, columns = _close_pairs(hashes, start)
+    for rows, columns in close_pairs(hashes):
         for row, column in zip(rows, columns, strict=True):
             if correlation(chosen[row], chosen[column]) >= MIN_CORRELATION:
                 found.append(Duplicate(images[row], images[column], exact=False))
     return found
 
 
-def _close_pairs(
+def close_pairs(
     hashes: UInt64[np.ndarray, "n"],  # noqa: F821
-    start: int,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs (row, column), row < column, of the rows from `start` whose hashes are close."""
-    block = hashes[start : start + _ROWS_AT_ONCE]
-    distance = np.bitwise_count(block[:, None] ^ hashes[None, start:])
-    rows, columns = np.nonzero(distance <= MAX_HAMMING)
-    keep = columns > rows
-    return rows[keep] + start, columns[keep] + start
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Rows and columns, row < column, of hashes that differ by at most `MAX_HAMMING` bits.
+
+    All pairs are tried, a block of rows at a time: 100,000 images take a minute or two.
+    """
+    for start in range(0, len(hashes), _ROWS_AT_ONCE):
+        block = hashes[start : start + _ROWS_AT_ONCE]
+        distance = np.bitwise_count(block[:, None] ^ hashes[None, start:])
+        rows, columns = np.nonzero(distance <= MAX_HAMMING)
+        keep = columns > rows
+        yield rows[keep] + start, columns[keep] + start
 
 
 def correlation(a: AuditKey, b: AuditKey) -> float:

@@ -8,7 +8,7 @@ pass streams the records of one split after the other. Nothing of a payload is k
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,8 +16,12 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from multimed_jax.types import UserError
+from tfds_builders.core import fingerprints
+from tfds_builders.core.build_options import BuildOptions, current_options
 from tfds_builders.core.card import check_datasheet, write_card
-from tfds_builders.core.ledger import Ledger
+from tfds_builders.core.downloads import Download, Downloader, obtain
+from tfds_builders.core.fingerprints import PrintLog
+from tfds_builders.core.ledger import Ledger, described
 from tfds_builders.core.planning import DuplicatePolicy, Plan, SplitMode, make_plan
 from tfds_builders.core.quarantine import DEFAULT_MAX_RATE, Quarantine
 from tfds_builders.core.records import (
@@ -29,22 +33,10 @@ from tfds_builders.core.records import (
     UnreadableRecord,
 )
 from tfds_builders.core.splits import SPLITS
-from tfds_builders.core.targets import TargetKind, kind_of, target_features
+from tfds_builders.core.streamed import StreamedSplit, facts_of
+from tfds_builders.core.targets import TargetKind, target_features
 
 Example = dict[str, Any]
-
-
-@dataclasses.dataclass(frozen=True)
-class StreamedSplit:
-    """One split of a source that knows every record's group and split without an index pass.
-
-    Attributes:
-        num_groups: number of different groups in the split.
-        records: called once; yields the split's records.
-    """
-
-    num_groups: int
-    records: Callable[[], Iterator[SourceRecord]]
 
 
 class MedicalBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -67,6 +59,13 @@ class MedicalBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             "share_group": each copy moves to its first twin's group before splitting (number
             blocks of a source without patient ids, which merging would chain up);
             "leave_out": across splits only the copies in test, else in validation, are kept.
+        DOWNLOADS: published files with their hashes; they lie in `self.download_dir` when
+            `read_source` is called, which gets that folder where no manual folder is needed.
+        MANUAL_INSTRUCTIONS: what to do by hand, shown where the manual folder is missing or
+            holds no records; the card's `how_to_obtain` where it is empty.
+        PRIVATE_IDS: "sample_id", "group_id" or both, where the source's own ids may name people:
+            they leave the build as keyed hashes alone; splits follow the source's ids.
+        ALIASES: other sources whose records this one holds too, such as "covid_chestxray".
     """
 
     CARD: ClassVar[SourceCard]
@@ -76,14 +75,25 @@ class MedicalBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     MAX_BAD_RATE: ClassVar[float] = DEFAULT_MAX_RATE
     SPLIT_MODE: ClassVar[SplitMode] = "group"
     ON_DUPLICATES: ClassVar[DuplicatePolicy] = "fail"
+    DOWNLOADS: ClassVar[tuple[Download, ...]] = ()
+    MANUAL_INSTRUCTIONS: ClassVar[str] = ""
+    PRIVATE_IDS: ClassVar[tuple[str, ...]] = ()
+    ALIASES: ClassVar[tuple[str, ...]] = ()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "CARD" in cls.__dict__:
-            cls.MANUAL_DOWNLOAD_INSTRUCTIONS = cls.CARD.how_to_obtain
+            cls.MANUAL_DOWNLOAD_INSTRUCTIONS = cls.MANUAL_INSTRUCTIONS or cls.CARD.how_to_obtain
 
-    def __init__(self, *, file_format: Any = "array_record", **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        file_format: Any = "array_record",
+        options: BuildOptions | None = None,
+        **kwargs: Any,
+    ) -> None:
         """Sets array_record, which needs no TensorFlow, in place of tfds's default."""
+        self.options = options or current_options()
         super().__init__(file_format=file_format or "array_record", **kwargs)
 
     # ------------------------------------------------------------- what a source provides
@@ -133,6 +143,10 @@ class MedicalBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         """Further metadata, asked for after the last record is written."""
         return {}
 
+    def make_downloader(self, folder: Path) -> Downloader:
+        """What fetches `DOWNLOADS` into a folder."""
+        return Downloader(folder)
+
     # ------------------------------------------------------------------------ tfds hooks
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -153,35 +167,39 @@ class MedicalBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         )
 
     def _make_download_manager(self, download_dir: Any, download_config: Any) -> Any:
+        self.options.check_terms(self.CARD)
         # tfds itself answers a missing manual folder with an AssertionError.
-        if self.NEEDS_MANUAL_DIR:
-            given = download_config.manual_dir
-            if given is None:
-                raise UserError(
-                    f"{self.CARD.name} needs --manual_dir, the folder that holds "
-                    f"{self.EXPECTED_LAYOUT}; to obtain it: {self.CARD.how_to_obtain}"
-                )
-            if not Path(given).is_dir():
-                raise UserError(
-                    f"the folder {given} does not exist; expected layout: {self.EXPECTED_LAYOUT}"
-                )
+        given = download_config.manual_dir
+        if self.NEEDS_MANUAL_DIR and (given is None or not Path(given).is_dir()):
+            wrong = (
+                f"{self.CARD.name} needs --manual_dir, the folder that holds"
+                if given is None
+                else f"the folder {given} does not exist; expected layout:"
+            )
+            raise UserError(f"{wrong} {self.EXPECTED_LAYOUT}; {self._how_to_obtain()}")
         return super()._make_download_manager(download_dir, download_config)
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[str, Example]]]:
         check_datasheet(self.DATASHEET)
+        self._names = self.options.names(
+            self.PRIVATE_IDS, self.CARD.namespace, Path(self._data_dir_root)
+        )
+        self._prints: PrintLog | None = None
         streamed = self.stream_splits()
         if streamed is not None:
             self._ledger = Ledger(self.class_names(), self.target_kinds())
-            self._facts = {
-                "num_groups": {split: part.num_groups for split, part in streamed.items()},
-                "split_mode": "group",
-                "quarantine": Quarantine().summary(0),
-                "left_out": {},
-                "duplicates": {},
-            }
+            self._facts = facts_of(streamed)
             return {split: self._stream(split, part) for split, part in streamed.items()}
-        manual_dir = Path(dl_manager._manual_dir)  # checked above; the property asserts
+        if self.DOWNLOADS:
+            folder = Path(dl_manager._download_dir) / self.CARD.name
+            self.download_dir = obtain(self.DOWNLOADS, self.make_downloader(folder))
+        manual_dir = (
+            self.download_dir
+            if self.DOWNLOADS and not self.NEEDS_MANUAL_DIR
+            else Path(dl_manager._manual_dir)  # checked above; the property asserts
+        )
         plan = self._index(manual_dir)
+        self._prints = PrintLog()
         self._ledger = Ledger(self.class_names(), self.target_kinds())
         return {split: self._read(split, manual_dir, plan) for split in SPLITS}
 
@@ -195,12 +213,17 @@ class MedicalBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             return
         metadata = self._metadata()
         self._metadata_dict.update(metadata)
+        if self._prints is not None:
+            fingerprints.save(self._prints.fingerprints(), Path(self.data_dir))
         write_card(Path(self.data_dir), self.CARD, self.DATASHEET, self.info, metadata)
+
+    def _how_to_obtain(self) -> str:
+        return f"to obtain it: {self.MANUAL_INSTRUCTIONS or self.CARD.how_to_obtain}"
 
     # ------------------------------------------------------------------------- index pass
 
     def _index(self, manual_dir: Path) -> Plan:
-        quarantine = Quarantine()
+        quarantine = Quarantine(self._names.sample)
         rows: list[SourceRecord] = []
         keys: list[AuditKey | None] = []
         for source in self.read_source(manual_dir, quarantine):
@@ -214,10 +237,17 @@ class MedicalBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         quarantine.check(len(rows), self.MAX_BAD_RATE)
         if not rows:
             raise UserError(
-                f"no records found under {manual_dir}; expected layout: {self.EXPECTED_LAYOUT}"
+                f"no records found under {manual_dir}; expected layout: {self.EXPECTED_LAYOUT}; "
+                f"{self._how_to_obtain()}"
             )
         plan, self._facts = make_plan(
-            rows, keys, quarantine, self.split_mode(), self.duplicate_policy(), self.CARD
+            rows,
+            keys,
+            quarantine,
+            self.split_mode(),
+            self.duplicate_policy(),
+            self.CARD,
+            self._names,
         )
         return plan
 
@@ -235,38 +265,27 @@ class MedicalBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             yield self._complete(split, source, source.group_id)
 
     def _complete(self, split: str, source: SourceRecord, group: str) -> tuple[str, Example]:
+        name = self._names.sample(source.sample_id)
         try:
             payload = source.load()
         except UnreadableRecord as error:
-            raise UserError(
-                f"{source.sample_id} could be read at first and no longer: {error}"
-            ) from error
-        record = {
-            "sample_id": source.sample_id,
-            "group_id": group,
-            "unit": self.CARD.unit,
-            **payload,
-        }
-        self._ledger.add(split, record)
+            raise UserError(f"{name} could be read at first and no longer: {error}") from error
+        ids = {"sample_id": source.sample_id, "group_id": group, "unit": self.CARD.unit}
+        # Of the source's own ids, as the splits are: the same whatever the key is.
+        self._ledger.add(split, {**ids, **payload})
+        written = {"sample_id": name, "group_id": self._names.group(group)}
+        record = {**ids, **written, **payload}
+        if self._prints is not None:
+            known = source.audit if isinstance(source.audit, AuditKey) else None
+            self._prints.add(split, record, known)
         self.record_written(split, record)
-        return source.sample_id, record
+        return name, record
 
     def _metadata(self) -> dict[str, Any]:
         return {
-            "namespace": self.CARD.namespace,
-            "class_names": {task: list(names) for task, names in self.class_names().items()},
-            "class_counts": self._ledger.class_counts,
-            "target_kinds": {
-                task: kind_of(task, self.target_kinds()) for task in self.class_names()
-            },
-            "target_stats": self._ledger.target_stats,
-            "unit": self.CARD.unit,
-            "licence": self.CARD.licence,
-            "group_key": self.CARD.group_key,
-            "modalities": list(self.CARD.modalities),
-            "tasks": list(self.CARD.tasks),
-            "content_hash": self._ledger.content_hash(),
-            "ceilings": {},
+            **described(self.CARD, self.class_names(), self.target_kinds(), self._ledger),
+            "aliases": list(self.ALIASES),
+            "generated": self._prints is None,
             **self._facts,
             **self.extra_metadata(),
         }

@@ -60,13 +60,26 @@ def read_image(path: Path) -> ImageFile:
         encoded = path.read_bytes()
     except OSError as error:
         raise UnreadableRecord(f"cannot be opened ({error.strerror})") from error
+    return decode_image(encoded)
+
+
+def decode_image(encoded: bytes) -> ImageFile:
+    """As `read_image`, from the bytes of a file."""
     grey, height, width = _decode(encoded)
-    audit = AuditKey(
+    return ImageFile(encoded, height, width, _audit(encoded, grey))
+
+
+def look_of(encoded: bytes) -> AuditKey:
+    """The audit key of the bytes of an image file; errors as of `read_image`."""
+    return _audit(encoded, _decode(encoded)[0])
+
+
+def _audit(encoded: bytes, grey: Image.Image) -> AuditKey:
+    return AuditKey(
         digest=hashlib.sha256(encoded).digest(),
         perceptual=perceptual_hash(grey),
         thumbnail=make_thumbnail(grey),
     )
-    return ImageFile(encoded, height, width, audit)
 
 
 def _decode(encoded: bytes) -> tuple[Image.Image, int, int]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tfds_builders.core.records import record_digest
+from tfds_builders.core.records import SourceCard, record_digest
 from tfds_builders.core.splits import SPLITS
 from tfds_builders.core.targets import (
     ClassNames,
@@ -82,3 +82,23 @@ class Ledger:
         """64 hex digits of all records and their splits."""
         counts = np.array([self.num_records[split] for split in SPLITS], "<i8").tobytes()
         return hashlib.sha256(counts + self._sum.to_bytes(32, "big")).hexdigest()
+
+
+def described(
+    card: SourceCard, class_names: ClassNames, kinds: Kinds, ledger: Ledger
+) -> dict[str, Any]:
+    """The metadata of a dataset that follow from its card and from what was written."""
+    return {
+        "namespace": card.namespace,
+        "class_names": {task: list(names) for task, names in class_names.items()},
+        "class_counts": ledger.class_counts,
+        "target_kinds": {task: kind_of(task, kinds) for task in class_names},
+        "target_stats": ledger.target_stats,
+        "unit": card.unit,
+        "licence": card.licence,
+        "group_key": card.group_key,
+        "modalities": list(card.modalities),
+        "tasks": list(card.tasks),
+        "content_hash": ledger.content_hash(),
+        "ceilings": {},
+    }

@@ -80,20 +80,25 @@ class _Residue:
         return np.array([self.atoms[key][1:] for key in keys])
 
 
-def read_lines(path: Path) -> list[str]:
-    """The lines of a PDB file, which may be gzipped.
+def read_content(path: Path, max_bytes: int) -> bytes:
+    """The bytes of a file, which may be gzipped.
 
     Raises:
-        UnreadableRecord: where it is missing, damaged or larger than `MAX_BYTES`.
+        UnreadableRecord: where it is missing, damaged or larger than `max_bytes`.
     """
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
+            content = file.read(max_bytes + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise UnreadableRecord(f"cannot be read ({str(error)[:60]})") from error
-    if len(content) > MAX_BYTES:
-        raise UnreadableRecord(f"has more than {MAX_BYTES} bytes")
-    return content.decode("latin-1").splitlines()
+    if len(content) > max_bytes:
+        raise UnreadableRecord(f"has more than {max_bytes} bytes")
+    return content
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a PDB file of at most `MAX_BYTES`; errors as of `read_content`."""
+    return read_content(path, MAX_BYTES).decode("latin-1").splitlines()
 
 
 def chain_ids(lines: Iterable[str]) -> list[str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from multimed_jax.types import UserError
@@ -18,6 +19,21 @@ DuplicatePolicy = Literal["fail", "merge_groups", "share_group", "leave_out"]
 Plan = dict[str, tuple[str, str]]
 
 
+@dataclasses.dataclass(frozen=True)
+class Names:
+    """How ids of the source leave the build: in records, messages and quarantine.
+
+    Splits follow the ids of the source itself, so they do not depend on anyone's key.
+
+    Attributes:
+        sample: sample id -> what is written.
+        group: group id -> what is written.
+    """
+
+    sample: Callable[[str], str] = str
+    group: Callable[[str], str] = str
+
+
 def make_plan(
     rows: Sequence[SourceRecord],
     keys: Sequence[AuditKey | None],
@@ -25,6 +41,7 @@ def make_plan(
     mode: SplitMode,
     policy: DuplicatePolicy,
     card: SourceCard,
+    names: Names | None = None,
 ) -> tuple[Plan, dict[str, Any]]:
     """The plan, and the metadata entries that follow from it.
 
@@ -35,13 +52,15 @@ def make_plan(
         mode: see `splits.assign_splits`.
         policy: see `MedicalBuilder.ON_DUPLICATES`.
         card: of the source; its namespace salts the hash.
+        names: how messages name records and groups; as the source does where it is None.
 
     Raises:
         UserError: where an id occurs twice, a group or a duplicate lies in two splits, or a split
             stays empty.
     """
+    names = names or Names()
     ids = [row.sample_id for row in rows]
-    _refuse_repeated_ids(ids)
+    _refuse_repeated_ids(ids, names)
     duplicates = audit.find_duplicates(keys)
     groups = [row.group_id for row in rows]
     if policy == "share_group":
@@ -55,6 +74,7 @@ def make_plan(
         [row.official_split for row in rows],
         mode,
         card.namespace,
+        names.group,
     )
     dropped: set[int] = set()
     if policy == "leave_out":
@@ -62,7 +82,7 @@ def make_plan(
         for _ in dropped:
             quarantine.leave_out("copy of a record in another split")
     kept = [d for d in duplicates if not {d.first, d.second} & dropped]
-    audit.refuse_leaks(kept, ids, assignment.splits)
+    audit.refuse_leaks(kept, [names.sample(name) for name in ids], assignment.splits)
     plan = {
         ids[i]: (assignment.splits[i], assignment.groups[i])
         for i in range(len(rows))
@@ -90,9 +110,9 @@ def _filled_splits(plan: Plan, name: str) -> dict[str, int]:
     return num_groups
 
 
-def _refuse_repeated_ids(ids: Sequence[str]) -> None:
+def _refuse_repeated_ids(ids: Sequence[str], names: Names) -> None:
     seen: set[str] = set()
     for name in ids:
         if name in seen:
-            raise UserError(f"the record id {name!r} occurs twice in the source")
+            raise UserError(f"the record id {names.sample(name)!r} occurs twice in the source")
         seen.add(name)

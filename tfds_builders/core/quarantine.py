@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from multimed_jax.types import UserError
@@ -19,13 +20,15 @@ class Quarantine:
             CT rows of an X-ray dataset. They are no faults and do not count towards the rate.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, show: Callable[[str], str] = str) -> None:
+        """Keeps ids as `show` makes them: as they are, or as a keyed hash."""
+        self._show = show
         self.items: list[tuple[str, str]] = []
         self.left_out: dict[str, int] = {}
 
     def add(self, sample_id: str, reason: str) -> None:
         """Puts an unreadable record aside."""
-        self.items.append((sample_id, reason))
+        self.items.append((self._show(sample_id), reason))
 
     def leave_out(self, reason: str) -> None:
         """Counts a readable record that this builder does not take."""

@@ -41,6 +41,8 @@ class SourceCard:
         citation: the paper to cite.
         group_key: what `group_id` is, such as "patient (second field of the file name)".
         unit: what one record is: "slice", "image", "trial", "cell", "document" or "visit".
+        restricted: whether the terms bind whoever uses the data (an agreement to sign, no use for
+            profit): a build then wants `--accept_licence <name>`.
     """
 
     name: str
@@ -56,6 +58,7 @@ class SourceCard:
     citation: str
     group_key: str
     unit: str
+    restricted: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

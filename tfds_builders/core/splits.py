@@ -15,7 +15,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
@@ -64,6 +64,7 @@ def assign_splits(
     official: Sequence[str | None],
     mode: str,
     seed_salt: str,
+    show: Callable[[str], str] = str,
 ) -> SplitAssignment:
     """Assigns every record to a split so that no group lies in two.
 
@@ -74,6 +75,7 @@ def assign_splits(
         official: the publisher's split of each record, needed in official mode.
         mode: one of `MODES`.
         seed_salt: the source's namespace, so that all its configs split alike.
+        show: how a message names a group.
 
     Raises:
         UserError: for another mode; where official mode lacks a split or a group crosses splits
@@ -82,7 +84,7 @@ def assign_splits(
     if mode not in MODES:
         raise UserError(f"split mode is {mode!r}; accepted: {', '.join(MODES)}")
     if mode == "official":
-        splits = _official(groups, official, seed_salt)
+        splits = _official(groups, official, seed_salt, show)
         return SplitAssignment(tuple(splits), tuple(groups), "official")
     if len(set(groups)) >= MIN_GROUPS:
         rule = _fill_quotas if mode == "stratified" else _table
@@ -133,13 +135,18 @@ def _fill_quotas(groups: Sequence[str], strata: Sequence[str], seed_salt: str) -
     return table
 
 
-def _official(groups: Sequence[str], official: Sequence[str | None], seed_salt: str) -> list[str]:
+def _official(
+    groups: Sequence[str],
+    official: Sequence[str | None],
+    seed_salt: str,
+    show: Callable[[str], str],
+) -> list[str]:
     for split in official:
         if split not in SPLITS:
             raise UserError(
                 f"official split mode met the split {split!r}; accepted: {', '.join(SPLITS)}"
             )
-    refuse_crossing_groups(groups, [str(split) for split in official])
+    refuse_crossing_groups(groups, [str(split) for split in official], show)
     if "validation" in official:
         return [str(split) for split in official]
     cut = FRACTIONS[1] / (FRACTIONS[0] + FRACTIONS[1])
@@ -150,14 +157,16 @@ def _official(groups: Sequence[str], official: Sequence[str | None], seed_salt: 
     ]
 
 
-def refuse_crossing_groups(groups: Sequence[str], splits: Sequence[str]) -> None:
+def refuse_crossing_groups(
+    groups: Sequence[str], splits: Sequence[str], show: Callable[[str], str] = str
+) -> None:
     """Raises UserError that lists the groups lying in more than one split."""
     seen: dict[str, set[str]] = {}
     for group, split in zip(groups, splits, strict=True):
         seen.setdefault(group, set()).add(split)
     crossing = sorted(group for group, where in seen.items() if len(where) > 1)
     if crossing:
-        shown = "; ".join(f"{g} in {' and '.join(sorted(seen[g]))}" for g in crossing[:10])
+        shown = "; ".join(f"{show(g)} in {' and '.join(sorted(seen[g]))}" for g in crossing[:10])
         more = f"; and {len(crossing) - 10} more" if len(crossing) > 10 else ""
         raise UserError(f"{len(crossing)} group(s) lie in more than one split: {shown}{more}")
 

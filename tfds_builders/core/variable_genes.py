@@ -18,6 +18,7 @@ from jaxtyping import Float, Int
 
 NUM_BINS = 20
 LEAST_CELLS = 3
+COUNTS_PER = 10_000.0
 _SUM, _SQUARES, _CELLS = range(3)
 _TINY_MEAN = 1e-12
 
@@ -60,6 +61,11 @@ class GeneDispersion:
         self._sums[_SUM, rows] += level
         self._sums[_SQUARES, rows] += level**2
         self._sums[_CELLS, rows] += 1
+
+    def add_counts(self, gene_keys: Int[np.ndarray, "k"], counts: Float[np.ndarray, "k"]) -> None:
+        """Counts one cell given as reads: levels are log1p of reads per 10,000."""
+        values = counts.astype(np.float64)
+        self.add(gene_keys, np.log1p(values * (COUNTS_PER / values.sum())))
 
     def ranked(self) -> list[int]:
         """Gene keys, the most variable first; ties go to the lower key."""

@@ -30,7 +30,6 @@ from tfds_builders.hcl.matrix_market import Columns, find, read_matrix, read_nam
 MIN_CLUSTERS = 10
 # Names that say what a cell does or that nobody knows, not what type it is.
 NO_TYPES = ("Unknown", "Proliferating cell")
-_COUNTS_PER = 10_000.0
 _COLUMNS = ("cluster", "cell_type", "organ_stage", "sample")
 
 
@@ -107,9 +106,7 @@ class Builder(MedicalBuilder):
     def record_written(self, split: str, record: Mapping[str, Any]) -> None:
         """Counts the genes of the training split."""
         if split == "train":
-            values = record["scrna"]["values"].astype(np.float64)
-            levels = np.log1p(values * (_COUNTS_PER / values.sum()))
-            self._dispersion.add(record["scrna"]["gene_keys"], levels)
+            self._dispersion.add_counts(record["scrna"]["gene_keys"], record["scrna"]["values"])
 
     def extra_metadata(self) -> dict[str, Any]:
         """Symbols of the genes, and their keys by dispersion in train, the most variable first."""

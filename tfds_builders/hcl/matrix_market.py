@@ -62,14 +62,15 @@ def _open(path: Path) -> Iterator[io.TextIOBase]:
         raise UserError(f"the file {path} is truncated or damaged: {str(error)[:80]}") from error
 
 
-def read_names(path: Path) -> list[str]:
-    """The first tab-separated field of every line.
+def read_names(path: Path, column: int = 0) -> list[str]:
+    """The tab-separated field `column` of every line, the last of a line that has fewer.
 
     Raises:
         UserError: where the file is damaged or empty.
     """
     with _open(path) as lines:
-        names = [line.rstrip("\n").split("\t")[0].strip() for line in lines if line.strip()]
+        rows = [line.rstrip("\n").split("\t") for line in lines if line.strip()]
+    names = [row[min(column, len(row) - 1)].strip() for row in rows]
     if not names:
         raise UserError(f"the file {path} is empty; expected a name on every line")
     return names

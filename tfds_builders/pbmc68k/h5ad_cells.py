@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Float32, Int32
 
 from multimed_jax.types import UserError
+from tfds_builders.core.hdf5_guard import check_hdf5
 from tfds_builders.core.records import UnreadableRecord
 
 # log(1 + n) of more molecules than any droplet holds (4e8): beyond it the scale is another one.
@@ -94,13 +95,14 @@ def read_cells(path: Path, label_column: str) -> CellTable:
     import_h5py()
     if not path.is_file():
         raise UserError(f"the file {path} does not exist; expected an h5ad file")
-    with _damage_named(path):
+    with damage_named(path):
         return _read(path, label_column)
 
 
 @contextlib.contextmanager
-def _damage_named(path: Path) -> Iterator[None]:
+def damage_named(path: Path) -> Iterator[None]:
     """Turns what h5py raises on a damaged file into one sentence that names the file."""
+    check_hdf5(path)
     try:
         yield
     except (OSError, KeyError, ValueError, TypeError, RuntimeError, IndexError) as error:
@@ -111,12 +113,12 @@ def _damage_named(path: Path) -> Iterator[None]:
 def _read(path: Path, label_column: str) -> CellTable:
     with import_h5py().File(path, "r") as file:
         matrix = _raw_matrix(file, path)
-        genes = _index(_first(file, "raw/var", "raw.var"), path)
-        obs = _first(file, "obs")
+        genes = row_names(first_of(file, "raw/var", "raw.var"), path)
+        obs = first_of(file, "obs")
         if obs is None:
             raise UserError(f"the file {path} has no obs; expected obs/{label_column}")
         table = CellTable(
-            barcodes=_index(obs, path),
+            barcodes=row_names(obs, path),
             labels=_labels(file, obs, label_column, path),
             genes=genes,
             data=_numbers(matrix, "data", np.float32),
@@ -127,13 +129,13 @@ def _read(path: Path, label_column: str) -> CellTable:
     return table
 
 
-def _first(file: Any, *names: str) -> Any:
+def first_of(file: Any, *names: str) -> Any:
     """The first of the named groups or datasets that the file has."""
     return next((file[name] for name in names if name in file), None)
 
 
 def _raw_matrix(file: Any, path: Path) -> Any:
-    matrix = _first(file, "raw/X", "raw.X")
+    matrix = first_of(file, "raw/X", "raw.X")
     if matrix is None:
         has = "only X, whose values may be scaled" if "X" in file else "no matrix"
         raise UserError(f"the file {path} has {has}; accepted: raw.X with log-normalised values")
@@ -157,7 +159,7 @@ def _numbers(group: Any, name: str, dtype: type) -> np.ndarray:
     return values[...].astype(dtype)
 
 
-def _strings(values: Any) -> tuple[str, ...]:
+def strings(values: Any) -> tuple[str, ...]:
     """A dataset, or a field of a table, of UTF-8 strings."""
     if import_h5py().check_string_dtype(values.dtype) is None and values.dtype.kind != "S":
         raise ValueError(f"{values.dtype} where strings are expected")
@@ -165,14 +167,14 @@ def _strings(values: Any) -> tuple[str, ...]:
     return tuple(v.decode("utf-8") if isinstance(v, bytes) else str(v) for v in cells)
 
 
-def _index(frame: Any, path: Path) -> tuple[str, ...]:
+def row_names(frame: Any, path: Path) -> tuple[str, ...]:
     """Row names of a data frame in any of the encodings."""
     if frame is None:
         raise UserError(f"the file {path} has no raw.var; expected the gene symbols there")
     if isinstance(frame, import_h5py().Group):
-        return _strings(frame[str(frame.attrs["_index"])])
+        return strings(frame[str(frame.attrs["_index"])])
     names = frame.dtype.names or ()
-    return _strings(frame["index" if "index" in names else "_index"])
+    return strings(frame["index" if "index" in names else "_index"])
 
 
 def _labels(file: Any, obs: Any, column: str, path: Path) -> tuple[str, ...]:
@@ -184,13 +186,13 @@ def _labels(file: Any, obs: Any, column: str, path: Path) -> tuple[str, ...]:
         raise UserError(f"obs of {path} has no column {column!r}; it has: {there}")
     values = obs[column]
     if is_group and isinstance(values, import_h5py().Group):
-        codes, categories = values["codes"][...], _strings(values["categories"])
+        codes, categories = values["codes"][...], strings(values["categories"])
     else:
         codes = values[...]
         where = f"obs/__categories/{column}" if is_group else f"uns/{column}_categories"
         if where not in file:
             raise UserError(f"obs/{column} of {path} is no categorical column")
-        categories = _strings(file[where])
+        categories = strings(file[where])
     if codes.dtype.kind not in "iu" or ((codes < -1) | (codes >= len(categories))).any():
         raise ValueError(f"obs/{column} has codes outside its {len(categories)} categories")
     return tuple("" if code < 0 else categories[code] for code in codes.tolist())

@@ -48,7 +48,7 @@ class Builder(MedicalBuilder):
         "overview.csv and dicom_dir",
         citation="Albertina, B. et al. (2016), TCGA-LUAD, doi:10.7937/K9/TCIA.2016.JGNIHEP5; Kirk, "
         "S. et al. (2016), TCGA-LUSC, doi:10.7937/K9/TCIA.2016.TYGKKFMQ",
-        group_key="patient (salted hash of DICOM PatientID)",
+        group_key="patient (keyed hash of DICOM PatientID)",
         unit="slice",
     )
     DATASHEET = Datasheet(
@@ -57,7 +57,7 @@ class Builder(MedicalBuilder):
         labels="Contrast agent by the folder that the selector put a series into; of the slices "
         "labelled with contrast most have no agent in the header. Not checked by a reader.",
         personal_data="De-identified by the archive. Kept are age, sex, manufacturer and spacing; "
-        "the patient's id only as a salted hash, which does not protect ids that can be listed.",
+        "the patient's id only as a hash made with the builder's own key.",
         consent="Given for The Cancer Genome Atlas; see the pages of the collections.",
         patients_separable="Yes, by PatientID in the header; the table does not have it.",
         known_biases="Contrast goes along with manufacturer (GE mostly without, Siemens mostly "
@@ -68,6 +68,7 @@ class Builder(MedicalBuilder):
     EXPECTED_LAYOUT = "overview.csv and dicom_dir/ID_<n>_AGE_<age>_CONTRAST_<0|1>_CT.dcm"
     # Equal slices under two ids are always of one patient.
     ON_DUPLICATES = "merge_groups"
+    PRIVATE_IDS = ("group_id",)
 
     def record_features(self) -> dict[str, Any]:
         """One slice, and what is kept of its header."""
@@ -105,7 +106,7 @@ class Builder(MedicalBuilder):
             if Path(name).name != name or not name:
                 raise UserError(f"the file {table} names a path, not a file: {name!r}")
             try:
-                scan = read_ct_slice(images / name, salt=_NAMESPACE)
+                scan = read_ct_slice(images / name, _NAMESPACE, self.options.accept_burned_in)
             except UnreadableRecord as error:
                 quarantine.add(name, str(error))
                 continue

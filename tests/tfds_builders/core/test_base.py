@@ -73,7 +73,8 @@ def test_records_groups_counts_and_card(tmp_path):
     assert card["mm:counts"]["train"]["image"] == sum(labels["train"])
     assert card["mm:contentHash"] == metadata["content_hash"]
     assert set(card["mm:classCounts"]["test"]["disease"]) == {"even", "odd"}
-    assert len(card["distribution"]) == 3
+    files = [part for part in card["distribution"] if part["@type"] == "cr:FileObject"]
+    assert len(files) == 3
 
 
 def test_content_hash_repeats_and_notices_one_byte(tmp_path):

@@ -1,0 +1,1 @@
+"""Breast histology photographs: normal, benign, in situ, invasive (BACH)."""

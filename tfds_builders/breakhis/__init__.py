@@ -1,0 +1,1 @@
+"""Breast tumours under four magnifications, benign or malignant (BreakHis)."""

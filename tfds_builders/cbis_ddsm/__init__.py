@@ -1,0 +1,1 @@
+"""Mammograms in DICOM, benign or malignant (CBIS-DDSM)."""

@@ -1,0 +1,1 @@
+"""Chest CT slices of COVID-19, other pneumonia and healthy people (COVIDx CT)."""

@@ -1,0 +1,1 @@
+"""Chest X-rays with and without COVID-19 from several collections (COVIDx CXR)."""

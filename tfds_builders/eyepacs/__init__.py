@@ -1,0 +1,1 @@
+"""Retinal photographs of both eyes graded for diabetic retinopathy (EyePACS)."""

@@ -1,0 +1,1 @@
+"""Genomic Benchmarks: classes of regulatory DNA, as coordinates or sequences."""

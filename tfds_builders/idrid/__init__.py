@@ -1,0 +1,1 @@
+"""Retinal photographs graded for diabetic retinopathy (IDRiD)."""

@@ -1,0 +1,1 @@
+"""Any set of motor imagery that the MOABB package knows, one trial a record."""

@@ -1,0 +1,1 @@
+"""Tiles of lymph nodes with or without metastases of breast cancer (PatchCamelyon)."""

@@ -1,0 +1,1 @@
+"""PMC-VQA: generated questions about figures of open-access articles."""

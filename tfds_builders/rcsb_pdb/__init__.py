@@ -1,0 +1,1 @@
+"""Protein chains of the RCSB PDB: mmCIF files and the clusters of their sequences."""

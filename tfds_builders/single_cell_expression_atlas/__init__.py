@@ -1,0 +1,1 @@
+"""Experiments of the Single Cell Expression Atlas: cells with their inferred types."""

@@ -1,0 +1,1 @@
+"""SLAKE: questions about radiological pictures in English and Chinese."""

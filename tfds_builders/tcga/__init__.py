@@ -1,0 +1,1 @@
+"""TCGA through the GDC: expression of tumours, whole or from the DNA of each gene."""

@@ -1,0 +1,1 @@
+"""Chest X-rays in DICOM read by three radiologists each (VinDr-CXR)."""
