@@ -104,7 +104,7 @@ def run_width(width: int, flags: argparse.Namespace) -> dict[str, Any]:
                 "best_s": round(timed.best_s, 5),
                 "useful_gflops": _short(passes * useful / timed.best_s / workers / 1e9),
                 "total_gflops": _short(passes * total / timed.best_s / workers / 1e9),
-                "by_cpu_s": _short(passes * useful / timed.median_cpu_s / 1e9),
+                "by_cpu_s": _rate(passes * useful, timed.median_cpu_s),
             }
         if "dense" in results:
             pairs = zip(results[path], results["dense"], strict=True)
@@ -113,6 +113,11 @@ def run_width(width: int, flags: argparse.Namespace) -> dict[str, Any]:
                 for a, b in pairs
             )
     return found
+
+
+def _rate(operations: float, cpu_s: float) -> float | None:
+    """GF per CPU second; None where the clock saw no time pass."""
+    return _short(operations / cpu_s / 1e9) if cpu_s > 0 else None
 
 
 def _short(value: float) -> float:

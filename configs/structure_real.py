@@ -32,7 +32,7 @@ def get_config(split: str | None = None) -> ml_collections.ConfigDict:
         method="unimodal",
         data_dir="data",
         seed=0,
-        num_steps=400,
+        num_steps=300,
         log_every_steps=20,
         modalities=(protein.SPEC.with_options(max_residues=256),),
         tasks=(

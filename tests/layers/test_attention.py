@@ -262,7 +262,11 @@ def test_gpu_kernels_equal_the_reference(path, within):
 
 @pytest.mark.parametrize("heads", [2, 3], ids=["heads cut", "heads whole"])
 def test_devices_attend_to_their_own_rows(heads):
-    """On a mesh each device runs the loop over what it holds: the same figures, and no traffic."""
+    """On a mesh each device runs the loop over what it holds: the same figures, and no traffic.
+
+    Heads that the tensor axis does not divide are the same on its devices, whose gradients are
+    brought together.
+    """
     mesh = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
     rng = np.random.default_rng(2)
     rows = 8
@@ -287,7 +291,8 @@ def test_devices_attend_to_their_own_rows(heads):
         )
         compiled = step.lower(*qkv, segment).compile()
         found = step(*qkv, segment)
-    for kind in ("all-gather", "all-reduce", "all-to-all", "collective-permute"):
+    kinds = {"all-gather", "all-reduce", "all-to-all", "collective-permute"}
+    for kind in kinds - (set() if tensor else {"all-reduce"}):
         assert kind not in str(compiled.as_text())
     for mine, reference in zip(found, alone, strict=True):
         np.testing.assert_allclose(mine, reference, atol=1e-5)
