@@ -107,11 +107,13 @@ def _await_begin(
         if stopping():
             connection.send({"stopped": True})
             return None
-        for message in connection.receive(_POLL_S):
+        if messages := connection.receive(_POLL_S):
+            message = messages.pop(0)
             if "refused" in message:
                 raise UserError(message["refused"])
             if "stopped" in message:
                 return None
+            connection.put_back(messages)  # process 0 may say more at once: that it fails
             return Met({0: connection}, message["coordinator"])
     raise UserError(f"{place.name(0)} at {place.address} was reached, but did not begin")
 
@@ -171,7 +173,8 @@ def _welcome(
     stated: dict[int, Mapping[str, str]],
 ) -> None:
     """Takes in a process; what is not one of this job is left unanswered."""
-    message = next(iter(connection.receive(_HELLO_S)), {})
+    message, *later = connection.receive(_HELLO_S) or [{}]
+    connection.put_back(later)
     if not message.keys() >= _HELLO or message["count"] != place.count:
         connection.close()
         return
@@ -247,6 +250,7 @@ class Connection:
         self.socket = connected
         self.closed = False
         self._rest = b""
+        self._unread: list[dict[str, Any]] = []
         self._sending = threading.Lock()
         connected.settimeout(_SEND_S)
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -258,6 +262,9 @@ class Connection:
 
     def receive(self, timeout_s: float) -> list[dict[str, Any]]:
         """The whole messages that have come, after waiting for one until the time is over."""
+        if self._unread:
+            unread, self._unread = self._unread, []
+            return unread
         lines: list[bytes] = []
         deadline = time.monotonic() + timeout_s
         while not lines and not self.closed:
@@ -276,6 +283,10 @@ class Connection:
         except ValueError:  # not one of ours
             self.closed = True
             return []
+
+    def put_back(self, messages: list[dict[str, Any]]) -> None:
+        """What came with a message, for whoever receives next."""
+        self._unread = messages + self._unread
 
     def close(self) -> None:
         self.closed = True
