@@ -23,7 +23,8 @@ from pathlib import Path
 from absl import flags
 
 from multimed_jax.command import define_config_flag, resolve_config, run_command
-from multimed_jax.config import MeshConfig, RunConfig
+from multimed_jax.config import RunConfig
+from multimed_jax.planning.mesh_text import parse_mesh
 from multimed_jax.types import UserError
 
 MAX_DEVICES = 512
@@ -55,20 +56,6 @@ def main() -> int:
     }
     command = [sys.executable, "-m", "multimed_jax.plan", *sys.argv[1:]]
     return subprocess.run(command, env=os.environ | environment, check=False).returncode
-
-
-def parse_mesh(text: str) -> MeshConfig:
-    """`data=2,fsdp=4` as a config; an axis that is not named is 1. Raises UserError."""
-    sizes = {"data": 1, "fsdp": 1, "tensor": 1}
-    for item in text.split(","):
-        axis, _, size = item.strip().partition("=")
-        if axis not in sizes or not size.lstrip("-").isdigit():
-            raise UserError(
-                f"--mesh {text} has {item.strip()!r}; accepted: data=A,fsdp=B,tensor=C with whole "
-                "numbers, one of which may be -1"
-            )
-        sizes[axis] = int(size)
-    return MeshConfig(**sizes)
 
 
 def _check_flags(devices: int) -> None:

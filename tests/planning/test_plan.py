@@ -13,9 +13,9 @@ from jax.sharding import AxisType
 
 from multimed_jax.config import MeshConfig, ModelConfig, OptimConfig, ScheduleConfig
 from multimed_jax.optim import GROUPS
-from multimed_jax.plan import parse_mesh
 from multimed_jax.planning.formula import flops_per_token, layer_weights, run_time_s, tokens_per_s
 from multimed_jax.planning.measure import gathered_bytes, measure
+from multimed_jax.planning.mesh_text import parse_mesh
 from multimed_jax.planning.setup import plan_data, synthetic_sizes
 from multimed_jax.planning.table import plan_table, plan_values
 from multimed_jax.sharding import AXES, mesh_sizes
