@@ -53,7 +53,7 @@ def get_config(size: str | None = None) -> ml_collections.ConfigDict:
         method="multimodal_multitask",
         data_dir="data",
         seed=0,
-        num_steps=2400,
+        num_steps=1800,
         log_every_steps=50,
         modalities=(
             text.SPEC.with_options(max_tokens=48, max_answer=8),
@@ -93,7 +93,7 @@ def get_config(size: str | None = None) -> ml_collections.ConfigDict:
             cell_type.SPEC,
             expression.SPEC,
             # Short chains whose letters set their torsions.
-            structure.SPEC.with_options(start="chain", width=32, pair_dim=16, num_bins=32),
+            structure.SPEC.with_options(start="chain", width=32, pair_dim=16),
             vqa.SPEC,
         ),
         evals=(
@@ -119,10 +119,8 @@ def get_config(size: str | None = None) -> ml_collections.ConfigDict:
             learning_rate=common.learning_rates(2e-3, warmup_steps=100),
             weight_decay=0.05,
             ema_decay=0.99,
-            # What a window says given its cell is learnt last, and from one record in eleven.
-            lambdas={"expression": dict(kind="constant", value=4.0)},
         ),
-        checkpoint=dict(every_steps=600),
+        checkpoint=dict(every_steps=450),
         alignment=dict(weight=0.2, pair_rate=0.25),
-        eval=dict(validation_every_steps=600),
+        eval=dict(validation_every_steps=450),
     )
