@@ -39,7 +39,7 @@ def make_config(data_dir: str, rows: int, row_width: int) -> RunConfig:
         data_dir=data_dir,
         data=DataConfig(
             (SourceConfig(DATASET, 1.0),),
-            lanes=1,
+            lanes=jax.device_count(),
             rows=rows,
             row_width=row_width,
             window=512,

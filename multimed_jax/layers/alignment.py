@@ -13,6 +13,8 @@ pair alone whether it belongs together. Under jit the arrays are global: so are 
 
 from __future__ import annotations
 
+import math
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -35,8 +37,10 @@ class AlignmentHead(nnx.Module):
         self.config = config
         self.sample = nnx.Linear(d_model, config.dim, use_bias=False, rngs=rngs)
         self.text = nnx.Linear(d_model, config.dim, use_bias=False, rngs=rngs)
-        self.log_temperature = nnx.Param(jnp.log(jnp.asarray(config.temperature)))
-        self.bias = nnx.Param(jnp.asarray(SIGLIP_BIAS if config.loss == "siglip" else 0.0))
+        # With a type of their own: of a Python number they would change it, and compile, once more.
+        bias = SIGLIP_BIAS if config.loss == "siglip" else 0.0
+        self.log_temperature = nnx.Param(jnp.asarray(math.log(config.temperature), jnp.float32))
+        self.bias = nnx.Param(jnp.asarray(bias, jnp.float32))
 
     def embed_samples(self, states: Float[Array, "*batch D"]) -> Float[Array, "*batch E"]:
         """Unit vectors of pooled states."""
