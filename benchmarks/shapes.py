@@ -79,9 +79,14 @@ def step_lengths(shape: Shape, seed: int, scale: float = 1.0) -> dict[str, Int[n
     }
 
 
-def padded_width(lengths: Int[np.ndarray, "n"]) -> int:
-    """The longest, rounded up to 16: the width of a padded batch."""
-    return -(-int(lengths.max()) // 16) * 16
+def padded_widths(lengths: dict[str, Int[np.ndarray, "n"]]) -> dict[str, int]:
+    """Width of each kind's padded batch: its longest sample, rounded up to 16.
+
+    No batch is wider than its kind can be long.
+    """
+    return {
+        kind.name: min(kind.longest, -(-int(lengths[kind.name].max()) // 16) * 16) for kind in KINDS
+    }
 
 
 def useful_flops(lengths: dict[str, Int[np.ndarray, "n"]], shape: Shape) -> float:

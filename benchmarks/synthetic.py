@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from benchmarks.shapes import KINDS, Kind, Shape, padded_width
+from benchmarks.shapes import KINDS, Kind, Shape, padded_widths
 from multimed_jax.config import (
     CheckpointConfig,
     DataConfig,
@@ -273,17 +273,18 @@ def packed_batch(problem: Problem, widths: Sequence[int]) -> Batch:
 def padded_batch(problem: Problem) -> Batch:
     """The same samples as one padded grid per kind: a row each, as wide as the longest needs."""
     count = len(problem.samples)
-    widest = max(padded_width(n) for n in problem.lengths.values())
+    widths = padded_widths(problem.lengths)
+    widest = max(widths.values())
     layout = _layout(problem.config, problem.source, problem.sizes, rows=count, width=widest)
-    budgets = {f"{name}.tokens": len(n) * padded_width(n) for name, n in problem.lengths.items()}
+    budgets = {f"{name}.tokens": len(n) * widths[name] for name, n in problem.lengths.items()}
     slots = {name: len(n) for name, n in problem.lengths.items()}
     layout = dataclasses.replace(layout, stream_budgets=budgets, slot_budgets=slots, segments=count)
     every = np.arange(count)
     plan = PackPlan(problem.samples, every, np.zeros(count, int))
     batch = _assembled(problem, plan, layout)
     grids, at = [], 0
-    for lengths in problem.lengths.values():
-        rows, width = slice(at, at + len(lengths)), padded_width(lengths)
+    for name, lengths in problem.lengths.items():
+        rows, width = slice(at, at + len(lengths)), widths[name]
         grids.append(jax.tree.map(lambda a, r=rows, w=width: a[:, r, :w], batch.grids[0]))
         at += len(lengths)
     return dataclasses.replace(batch, grids=tuple(grids))

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from benchmarks.shapes import KINDS, Kind, Shape, padded_width, step_lengths, useful_flops
+from benchmarks.shapes import KINDS, Kind, Shape, padded_widths, step_lengths, useful_flops
 from benchmarks.timing_worker import serve
 
 
@@ -86,7 +86,7 @@ def make_data(lengths: dict[str, np.ndarray], seed: int) -> dict[str, dict[str, 
     rng, out = np.random.default_rng(seed), {}
     for kind in KINDS:
         n = lengths[kind.name]
-        size = (len(n), padded_width(n))
+        size = (len(n), padded_widths(lengths)[kind.name])
         data = {"real": torch.from_numpy(np.arange(size[1])[None] < n[:, None])}
         if kind.features:
             numbers = rng.standard_normal((*size, kind.features), np.float32)
@@ -103,14 +103,16 @@ def make_data(lengths: dict[str, np.ndarray], seed: int) -> dict[str, dict[str, 
     return out
 
 
-def pack_rows(lengths: dict[str, np.ndarray], row: int) -> tuple[torch.Tensor, torch.Tensor]:
+def pack_rows(
+    lengths: dict[str, np.ndarray], widths: dict[str, int], row: int
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Which token of all padded batches, laid end to end, each slot shows (one more for none).
 
     Samples go, the longest first, to the first row with room. Also who sees whom, [rows, 1, T, T].
     """
     pieces, base = [], 0
-    for n in lengths.values():
-        width = padded_width(n)
+    for name, n in lengths.items():
+        width = widths[name]
         pieces += [(int(m), base + i * width) for i, m in enumerate(n)]
         base += len(n) * width
     used: list[int] = []
@@ -145,10 +147,11 @@ def main() -> None:
     torch.manual_seed(flags.seed)
     network, data = Network(shape), make_data(lengths, flags.seed)
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4, weight_decay=0.05, fused=True)
-    slots = sum(len(n) * padded_width(n) for n in lengths.values())
-    if flags.layout == "packed":
-        token, mask = pack_rows(lengths, max(int(w) for w in flags.row_widths.split(",")))
-        slots = token.numel()
+    widest = max(int(w) for w in flags.row_widths.split(","))
+    token, mask = pack_rows(lengths, padded_widths(lengths), widest)
+    slots = token.numel()
+    if flags.layout == "padded":
+        slots = sum(own["real"].numel() for own in data.values())
 
     def padded_loss() -> torch.Tensor:
         losses = []

@@ -9,7 +9,6 @@ import json
 import math
 import os
 import sys
-import threading
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -31,8 +30,6 @@ class MetricLog:
         temporary.write_text("".join(kept), encoding="utf-8")
         os.replace(temporary, path)
         self._file = path.open("a", encoding="utf-8")
-        self._hook = threading.excepthook
-        threading.excepthook = self._thread_failed
         self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=first_step + 1)
         self._num_steps = num_steps
         self._bar = None
@@ -65,15 +62,6 @@ class MetricLog:
             self._bar.close()
         self._file.close()
         self._board.close()
-        threading.excepthook = self._hook
-
-    def _thread_failed(self, failure: threading.ExceptHookArgs) -> None:
-        """TensorBoard writes in a thread: what that cannot write is one line, no traceback."""
-        is_board = type(failure.thread).__module__.startswith("tensorboardX")
-        if is_board and isinstance(failure.exc_value, OSError):
-            self.say(f"TensorBoard's files cannot be written: {failure.exc_value.strerror}")
-        else:
-            self._hook(failure)
 
 
 class SilentLog:

@@ -15,7 +15,7 @@ from benchmarks.shapes import (
     KINDS,
     Shape,
     attention_flops,
-    padded_width,
+    padded_widths,
     step_lengths,
     useful_flops,
 )
@@ -48,6 +48,28 @@ def test_useful_work_by_hand():
     assert attention_flops(lengths, shape) == 3 * 2 * pairs * 4 * 2
 
 
+def test_padded_widths_by_hand():
+    """The next multiple of 16, but an image is 196 tokens and a protein at most 300."""
+    longest = {k.name: np.array([k.shortest, k.longest]) for k in KINDS}
+    widths = padded_widths(longest)
+    assert widths["image"] == 196 and widths["protein"] == 300 and widths["scrna"] == 1000
+    assert padded_widths(longest | {"scrna": np.array([481, 200])})["scrna"] == 496
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="needs the extra bench")
+def test_torch_takes_the_longest_samples():
+    import torch
+
+    from benchmarks.torch_step import Network, make_data
+
+    network = Network(Shape(layers=1, width=8, heads=1))
+    data = make_data({kind.name: np.array([kind.longest]) for kind in KINDS}, 0)
+    for kind in KINDS:
+        states = network.embed(kind, data[kind.name])
+        assert states.shape == (1, kind.longest, 8)
+        assert torch.isfinite(network.loss(kind, states, data[kind.name]))
+
+
 def real_tokens(batch: Batch) -> int:
     return sum(int((np.asarray(grid.segment_ids) > 0).sum()) for grid in batch.grids)
 
@@ -64,7 +86,7 @@ def test_packed_and_padded_are_the_same_step(tmp_path):
     tokens = sum(int(n.sum()) for n in lengths.values())
     widths = {name: [g.segment_ids.shape[2] for g in b.grids] for name, b in batches.items()}
     assert widths["one width"] == [64] and widths["two widths"] == [16, 64]
-    assert widths["padded"] == [padded_width(n) for n in lengths.values()]
+    assert widths["padded"] == list(padded_widths(lengths).values())
     graph, state = nnx.split(Model(problem.spec, nnx.Rngs(0)))
 
     @jax.jit
@@ -154,7 +176,7 @@ def test_rows_of_torch_hold_every_token_once():
     from benchmarks.torch_step import pack_rows
 
     lengths = {"a": np.array([5, 3]), "b": np.array([6, 2, 4])}
-    token, see = pack_rows(lengths, 8)
+    token, see = pack_rows(lengths, {"a": 16, "b": 16}, 8)
     first = {"a": [0, 16], "b": [32, 48, 64]}  # padded to 16
     wanted = [
         f + i
