@@ -7,9 +7,10 @@ All ways give the same figures (each is tested against "dense", values and gradi
     pallas   the GPU kernel of JAX, samples by number (`attention_kernels`)
     cudnn    the packed kernel of cuDNN, samples by offset (`attention_kernels`)
 
-"auto" takes "cpu" on CPUs where rows are long, "pallas" on NVIDIA GPUs and "dense" elsewhere. A
-kernel that cannot express what a row may hold is never run: "auto" and the kernel's own name then
-give "dense", and the log says so once, while the step is built.
+"auto" takes "cpu" on CPUs where rows are long (for devices of a few cores, see there), "pallas" on
+NVIDIA GPUs and "dense" elsewhere. A kernel that cannot express what a row may hold is never run:
+"auto" and the kernel's own name then give "dense", and the log says so once, while the step is
+built.
 """
 
 from __future__ import annotations
