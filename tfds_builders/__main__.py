@@ -1,4 +1,4 @@
-"""`python -m tfds_builders`: `list`, `build NAME ...` and `audit --data_dir D [NAME ...]`."""
+"""`python -m tfds_builders`: `list`, `build NAME ...`, `audit --data_dir D ...` and `registry`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import Any
 from multimed_jax.types import UserError
 
 FOLDER = Path(__file__).resolve().parent
-COMMANDS = ("build", "list", "audit")
+COMMANDS = ("build", "list", "audit", "registry")
 # What a user can mend: a full disk, a folder without permission, a read-only file system.
 _USER_ERRNOS = (errno.ENOSPC, errno.EACCES, errno.EPERM, errno.EROFS, errno.EDQUOT)
 
@@ -187,14 +187,13 @@ def _is_generated(source: str) -> bool:
 
 def list_sources() -> str:
     """The sources as a table: one line each, then the terms and how to obtain it."""
-    head = ("source", "modality", "tasks", "unit", "licence")
+    head = ("source", "modality", "tasks", "unit", "size", "licence")
     rows, notes = [], []
     for name in source_names():
         builder_cls = load_builder(name)
         card = builder_cls.CARD
-        rows.append(
-            (name, ", ".join(card.modalities), ", ".join(card.tasks), card.unit, card.licence)
-        )
+        modalities, tasks = ", ".join(card.modalities), ", ".join(card.tasks) or "-"
+        rows.append((name, modalities, tasks, card.unit, card.size, card.licence))
         configs = ", ".join(config.name for config in builder_cls.BUILDER_CONFIGS)
         notes.append(
             f"{name}{f' ({configs})' if configs else ''}\n"
@@ -247,6 +246,11 @@ def main(argv: Sequence[str]) -> int:
             tfds.disable_progress_bar()
         if argv[0] == "audit":
             return audit(argv[1:])
+        if argv[0] == "registry":
+            from tfds_builders.core.registry import registry
+
+            registry(argv[1:], {name: load_builder(name) for name in source_names()})
+            return 0
         build(argv[1:])
     except Exception as error:
         sentence = find_user_error(error)

@@ -55,6 +55,7 @@ class PulseSource(MedicalBuilder, skip_registration=True):
         citation="none",
         group_key="record",
         unit="trial",
+        size="what the test makes",
     )
     DATASHEET = Datasheet(*[ANSWER] * 8)
     EXPECTED_LAYOUT = "nothing"

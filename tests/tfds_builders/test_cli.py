@@ -126,13 +126,6 @@ def test_list_names_every_source(capsys):
         assert card.licence in out
 
 
-def test_every_source_is_complete():
-    for name in source_names():
-        builder = load_builder(name)
-        assert builder.CARD.name == name == builder.name
-        assert (REPOSITORY / "tfds_builders" / name / "README.md").is_file()
-
-
 @pytest.mark.skipif(
     importlib.util.find_spec("tensorflow") is None,
     reason="the stock tfds command needs the `build` extra (TensorFlow)",

@@ -34,6 +34,7 @@ class Builder(GradedPhotographs, MedicalBuilder):
         citation="APTOS 2019 Blindness Detection, Kaggle, 2019",
         group_key="photograph (the source names no patient); equal files share one group",
         unit="image",
+        size="3,662 graded photographs",
         restricted=True,
     )
     DATASHEET = Datasheet(

@@ -76,6 +76,7 @@ class Builder(MedicalBuilder):
         group_key=f"block of {BLOCK_SIZE} neighbouring numbers of a class (config patients: "
         "patient)",
         unit="image",
+        size="400 photographs (10.4 GB)",
         restricted=True,
     )
     DATASHEET = Datasheet(

@@ -113,6 +113,7 @@ class Builder(MedicalBuilder):
         group_key=f"block of {BLOCK_SIZE} neighbouring numbers, a copy joining its first twin's "
         "block",
         unit="cell",
+        size="364 photographs with 4,888 boxes",
     )
     DATASHEET = Datasheet(
         collection="Photographs of stained blood smears through a microscope; hospital, device and "

@@ -68,6 +68,7 @@ class Builder(MedicalBuilder):
         group_key="subject; in config sessions a block of "
         f"{BLOCK_TRIALS} trials of one subject's session",
         unit="trial",
+        size="9 subjects, 5,184 trials (0.4 GB)",
     )
     DATASHEET = Datasheet(
         collection="Nine volunteers, 22 electrodes at 250 Hz (0.5 to 100 Hz, notch at 50 Hz), two "

@@ -77,6 +77,7 @@ class Builder(MedicalBuilder):
         group_key=f"block of {BLOCK_SIZE} neighbouring numbers of one class and collection "
         "(no patient id is published); a copy joins the block of its first twin",
         unit="slice",
+        size="7,023 slices",
     )
     DATASHEET = Datasheet(
         collection="Merged by one person from three public sets of contrast-enhanced T1 and other "

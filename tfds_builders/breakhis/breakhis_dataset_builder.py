@@ -95,6 +95,7 @@ class Builder(MedicalBuilder):
         "Classification. IEEE Trans Biomed Eng 63(7), 2016. doi:10.1109/TBME.2015.2496264",
         group_key="patient (year and case number of the file name, without the letters of blocks)",
         unit="image",
+        size="7,909 images of 82 patients",
     )
     DATASHEET = Datasheet(
         collection="Surgical biopsies of 82 patients of one laboratory in Parana, Brazil, in 2014, "

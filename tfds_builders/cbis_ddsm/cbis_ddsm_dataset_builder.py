@@ -61,6 +61,7 @@ class Builder(OfficialSplitBuilder):
         "detection and diagnosis research. Sci Data 4, 170177 (2017). doi:10.1038/sdata.2017.177",
         group_key="patient (column patient_id), in masses and calcifications alike",
         unit="image",
+        size="3,103 mammograms",
     )
     DATASHEET = Datasheet(
         collection="Film mammograms of four hospitals of the United States, 1988 to 1999, "

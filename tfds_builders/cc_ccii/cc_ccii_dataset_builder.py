@@ -13,6 +13,7 @@ import tensorflow_datasets as tfds
 from tfds_builders.core.base import MedicalBuilder
 from tfds_builders.core.features import ct_features
 from tfds_builders.core.folders import files, subfolders
+from tfds_builders.core.paper import PaperCitation
 from tfds_builders.core.picture_records import grey_slice, grey_volume, late_record
 from tfds_builders.core.quarantine import Quarantine
 from tfds_builders.core.records import Datasheet, SourceCard, SourceRecord
@@ -51,7 +52,15 @@ class Builder(MedicalBuilder):
         group_key="class and patient (the number of a patient is unique in its class alone), "
         "written as covidx_ct writes it: NCP_328",
         unit="slice or scan",
+        size="617,775 slices of 4,154 patients",
         restricted=True,
+    )
+    PAPER = (
+        PaperCitation(
+            task="disease",
+            cited="CT, 617,775 scans",
+            really="CC-CCII: slices, not scans, of 4,154 patients; COVIDx CT takes from it",
+        ),
     )
     DATASHEET = Datasheet(
         collection="Chest CT of hospitals in China in early 2020, exported as 8-bit pictures; many "

@@ -22,6 +22,7 @@ from tfds_builders.core.card import check_datasheet, write_card
 from tfds_builders.core.downloads import Download, Downloader, obtain
 from tfds_builders.core.fingerprints import PrintLog
 from tfds_builders.core.ledger import Ledger, described
+from tfds_builders.core.paper import PaperCitation
 from tfds_builders.core.planning import DuplicatePolicy, Plan, SplitMode, make_plan
 from tfds_builders.core.quarantine import DEFAULT_MAX_RATE, Quarantine
 from tfds_builders.core.records import (
@@ -65,6 +66,7 @@ class MedicalBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             holds no records; the card's `how_to_obtain` where it is empty.
         PRIVATE_IDS: "sample_id", "group_id" or both, where the source's own ids may name people:
             they leave the build as keyed hashes alone; splits follow the source's ids.
+        PAPER: how the MultiMed paper cites this source; () where no document says that it does.
         ALIASES: other sources whose records this one holds too, such as "covid_chestxray".
     """
 
@@ -79,6 +81,7 @@ class MedicalBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     MANUAL_INSTRUCTIONS: ClassVar[str] = ""
     PRIVATE_IDS: ClassVar[tuple[str, ...]] = ()
     ALIASES: ClassVar[tuple[str, ...]] = ()
+    PAPER: ClassVar[tuple[PaperCitation, ...]] = ()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

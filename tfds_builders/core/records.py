@@ -41,6 +41,8 @@ class SourceCard:
         citation: the paper to cite.
         group_key: what `group_id` is, such as "patient (second field of the file name)".
         unit: what one record is: "slice", "image", "trial", "cell", "document" or "visit".
+        size: how much its publisher has, such as "3,662 photographs (10 GB)"; "not known" where no
+            description says it. What was built is counted in the dataset card.
         restricted: whether the terms bind whoever uses the data (an agreement to sign, no use for
             profit): a build then wants `--accept_licence <name>`.
     """
@@ -58,6 +60,7 @@ class SourceCard:
     citation: str
     group_key: str
     unit: str
+    size: str
     restricted: bool = False
 
 

@@ -53,6 +53,7 @@ class Builder(MedicalBuilder):
         "arXiv:2003.11597, 2020",
         group_key="patient (column patientid)",
         unit="image",
+        size="not known",
     )
     DATASHEET = Datasheet(
         collection="Taken from publications and case archives by the publishers, one row per "

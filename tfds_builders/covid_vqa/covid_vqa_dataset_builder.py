@@ -51,6 +51,7 @@ class Builder(MedicalBuilder):
         "arXiv:2003.11597, 2020",
         group_key="patient (column patientid)",
         unit="question",
+        size="not known",
     )
     DATASHEET = Datasheet(
         collection="Films and table as published; up to seven questions per film are written from "

@@ -23,6 +23,7 @@ from tfds_builders.core.listings import (
     sex_named,
 )
 from tfds_builders.core.official_splits import OfficialSplitBuilder
+from tfds_builders.core.paper import PaperCitation
 from tfds_builders.core.picture_records import grey_slice, late_record
 from tfds_builders.core.quarantine import Quarantine
 from tfds_builders.core.records import Datasheet, SourceCard, SourceRecord
@@ -56,7 +57,15 @@ class Builder(OfficialSplitBuilder):
         group_key="patient (column patient id, found in the file name); those of CC-CCII are named "
         "as cc_ccii names them",
         unit="slice",
+        size="194,922 slices of 3,745 patients (2A)",
         restricted=True,
+    )
+    PAPER = (
+        PaperCitation(
+            task="disease",
+            cited="X-ray, 194,922",
+            really="COVIDx CT-2A: CT slices, not X-rays, of 3,745 patients",
+        ),
     )
     DATASHEET = Datasheet(
         collection="Put together from public collections of many countries, the largest of them "

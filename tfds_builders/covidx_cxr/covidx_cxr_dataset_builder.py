@@ -45,6 +45,7 @@ class Builder(OfficialSplitBuilder):
         "10 (2020). doi:10.1038/s41598-020-76550-z",
         group_key="collection and patient (fourth and first word of a line)",
         unit="image",
+        size="30,386 images (CXR-3)",
         restricted=True,
     )
     DATASHEET = Datasheet(

@@ -83,6 +83,7 @@ class Builder(MedicalBuilder):
         group_key="subject; in a copy with fewer than 3 subjects a contiguous block of "
         f"{BLOCK_TRIALS} trials within a run",
         unit="trial",
+        size="109 subjects, 14 runs each (3.4 GB)",
     )
     DATASHEET = Datasheet(
         collection="109 volunteers, 64 electrodes of the 10-10 system at 160 Hz, 14 runs each; "

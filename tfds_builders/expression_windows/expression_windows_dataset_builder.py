@@ -97,6 +97,7 @@ class Builder(MedicalBuilder):
         "Nucleic Acids Research 47:D766, 2019; and the table's own paper",
         group_key="chromosome",
         unit="gene",
+        size="that of the table",
     )
     DATASHEET = Datasheet(
         collection="Windows of a reference genome; levels as the table's publisher measured them.",

@@ -41,6 +41,7 @@ class Builder(GradedPhotographs, OfficialSplitBuilder):
         citation="Diabetic Retinopathy Detection, Kaggle, 2015",
         group_key="patient (number before _left or _right), both eyes together",
         unit="image",
+        size="88,702 photographs",
         restricted=True,
     )
     DATASHEET = Datasheet(

@@ -100,6 +100,7 @@ class Builder(MedicalBuilder):
         "classification. BMC Genomic Data 24:25, 2023.",
         group_key="chromosome; in the official configs the sequence",
         unit="sequence",
+        size="that of the set",
     )
     DATASHEET = Datasheet(
         collection="Regions of the human reference genome from EPDnew, FANTOM5 and Ensembl, and "

@@ -62,6 +62,7 @@ class Builder(MedicalBuilder):
         "581:303, 2020.",
         group_key="sample (a piece of tissue of one donor); organ and stage in config organs",
         unit="cluster",
+        size="1,254 clusters",
     )
     DATASHEET = Datasheet(
         collection="Microwell-seq of tissues of adults and fetuses; the publishers clustered the "

@@ -41,6 +41,7 @@ class Builder(GradedPhotographs, OfficialSplitBuilder):
         "doi:10.3390/data3030025",
         group_key="photograph (the source names no patient); equal files share one group",
         unit="image",
+        size="516 photographs",
     )
     DATASHEET = Datasheet(
         collection="Photographs of an eye clinic in Nanded, India, from 2009 to 2017, all with one "

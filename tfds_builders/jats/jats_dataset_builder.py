@@ -50,6 +50,7 @@ class Builder(MedicalBuilder):
         citation="NISO Z39.96-2019, JATS: Journal Article Tag Suite; and each article",
         group_key="article (PMC id, else DOI, PubMed id or path)",
         unit="figure",
+        size="that of the articles (TBs for all)",
     )
     DATASHEET = Datasheet(
         collection="Articles as their publishers deposited them; every figure with a caption is a "

@@ -97,6 +97,7 @@ class Builder(MedicalBuilder):
         group_key="patient by file name; in relaid_300px a block of "
         f"{BLOCK_SIZE} neighbouring numbers of one class, a copy joining its first twin's block",
         unit="image",
+        size="5,856 films",
     )
     DATASHEET = Datasheet(
         collection="Anterior-posterior films of children of one to five years in routine care at "

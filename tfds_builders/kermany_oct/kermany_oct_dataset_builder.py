@@ -83,6 +83,7 @@ class Builder(MedicalBuilder):
         "Image-Based Deep Learning. Cell 172 (2018). doi:10.1016/j.cell.2018.02.010",
         group_key="patient (second field of the file name)",
         unit="image",
+        size="109,309 scans",
     )
     DATASHEET = Datasheet(
         collection="Spectralis OCT scans of adults from five eye clinics in the United States and "

@@ -86,6 +86,7 @@ class Builder(MedicalBuilder):
         "elements. Nature, 2025. doi:10.1038/s41586-024-08430-9",
         group_key="elements that are alike: either orientation, or a common word of 20 bases",
         unit="sequence",
+        size="not known",
     )
     DATASHEET = Datasheet(
         collection="Synthetic reporters integrated into a cell line by lentivirus; each element "

@@ -14,6 +14,7 @@ from multimed_jax.types import UserError
 from tfds_builders.core.base import MedicalBuilder
 from tfds_builders.core.features import pathology_features
 from tfds_builders.core.folders import files, subfolders
+from tfds_builders.core.paper import PaperCitation
 from tfds_builders.core.picture_records import late_record, tile
 from tfds_builders.core.quarantine import Quarantine
 from tfds_builders.core.records import Datasheet, SourceCard, SourceRecord
@@ -62,6 +63,14 @@ class Builder(MedicalBuilder):
         "6:e4568 (2018). doi:10.7717/peerj.4568",
         group_key="patient (the file name before ThinF)",
         unit="cell",
+        size="27,558 cells (0.35 GB)",
+    )
+    PAPER = (
+        PaperCitation(
+            task="disease",
+            cited="pathology, 27,560",
+            really="malaria smears: 27,558 red cells cut out of them",
+        ),
     )
     DATASHEET = Datasheet(
         collection="Giemsa-stained thin smears of 150 patients with P. falciparum and 50 healthy "

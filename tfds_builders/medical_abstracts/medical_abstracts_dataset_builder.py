@@ -74,6 +74,7 @@ class Builder(MedicalBuilder):
         "and Similarity-based Approaches. NLPIR 2022. doi:10.1145/3582768.3582795",
         group_key="normalised text (identical abstracts are one group)",
         unit="document",
+        size="14,438 abstracts",
     )
     DATASHEET = Datasheet(
         collection="Abstracts of the medical literature, collected and published as two csv files.",

@@ -80,6 +80,7 @@ class Builder(MedicalBuilder):
         "Journal of Neural Engineering 15:066011, 2018; and the set's paper",
         group_key="subject; in a set with fewer than 3 subjects the run",
         unit="trial",
+        size="that of the set, up to hundreds of GB",
     )
     DATASHEET = Datasheet(
         collection="As each set's paper says.",

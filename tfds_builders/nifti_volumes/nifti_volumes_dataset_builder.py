@@ -60,6 +60,7 @@ class Builder(MedicalBuilder):
         "Brain Mapping, 2004",
         group_key="patient (column `group`); without a table, the file",
         unit="volume",
+        size="that of the volumes",
     )
     DATASHEET = Datasheet(
         collection="Not known to the builder; describe it beside the table.",

@@ -80,6 +80,7 @@ class Builder(FilmFindings, OfficialSplitBuilder):
         "2017",
         group_key="patient (column Patient ID)",
         unit="image",
+        size="112,120 films of 30,805 patients",
     )
     DATASHEET = Datasheet(
         collection="Frontal chest films of patients of the NIH Clinical Center from 1992 to 2015, "

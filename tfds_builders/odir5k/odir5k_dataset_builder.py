@@ -97,6 +97,7 @@ class Builder(MedicalBuilder):
         "Recognition (ODIR-2019)",
         group_key="patient (column ID), both eyes together",
         unit="image",
+        size="6,392 photographs of 3,358 patients",
     )
     DATASHEET = Datasheet(
         collection="Both eyes of patients of hospitals and medical centres in China, taken with "

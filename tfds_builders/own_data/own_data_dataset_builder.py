@@ -71,6 +71,7 @@ class Builder(MedicalBuilder):
         citation="",
         group_key="a column of the table",
         unit="sample",
+        size="yours",
     )
     DATASHEET = Datasheet(
         collection="Not known to the builder; the config's `datasheet` can say it.",

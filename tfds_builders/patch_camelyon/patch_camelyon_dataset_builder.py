@@ -50,6 +50,7 @@ class Builder(OfficialSplitBuilder):
         "2018. doi:10.1007/978-3-030-00934-2_24",
         group_key="slide (column wsi of the tables)",
         unit="tile",
+        size="327,680 tiles (7.5 GB packed)",
     )
     DATASHEET = Datasheet(
         collection="Tiles of 400 slides of sentinel lymph nodes of two Dutch hospitals "

@@ -49,6 +49,7 @@ class Builder(QuestionBuilder):
         "arXiv:2003.10286, 2020.",
         group_key="picture (hash of its file)",
         unit="question",
+        size="32,799 questions on 5,004 pictures",
     )
     DATASHEET = Datasheet(
         collection="Figures and captions of two pathology textbooks and of PEIR; questions were "

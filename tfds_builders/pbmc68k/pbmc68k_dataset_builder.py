@@ -77,6 +77,7 @@ class Builder(MedicalBuilder):
         "cells. Nature Communications 8, 14049, 2017.",
         group_key="GEM well (suffix of the barcode)",
         unit="cell",
+        size="700 cells",
     )
     DATASHEET = Datasheet(
         collection="Peripheral blood of one donor, droplets of eight GEM wells; scanpy's authors "

@@ -118,6 +118,7 @@ class Builder(MedicalBuilder):
         citation="",
         group_key="patient (simulated; one record per study)",
         unit="study",
+        size="100 to 10,000,000 patients, by config",
     )
     DATASHEET = Datasheet(
         collection="Simulated by tfds_builders/phantoms from a seed; no measurement of anything.",

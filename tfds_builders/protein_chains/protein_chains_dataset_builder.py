@@ -84,6 +84,7 @@ class Builder(MedicalBuilder):
         "Bioinformatics 28:1972, 2012; wwPDB consortium. Nucleic Acids Research 47:D520, 2019.",
         group_key="cluster of sequences at 30 or 90 % identity, over both sources together",
         unit="chain",
+        size="150 targets and two families",
     )
     DATASHEET = Datasheet(
         collection="Crystal structures as deposited in the PDB; one target chain per PSICOV "

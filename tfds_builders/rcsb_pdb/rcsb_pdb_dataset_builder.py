@@ -82,6 +82,7 @@ class Builder(MedicalBuilder):
         group_key="published cluster of sequences at 30 or 90 % identity; computed here where the "
         "cluster file is absent",
         unit="chain",
+        size="tens of GB for all entries",
     )
     DATASHEET = Datasheet(
         collection="Structures as deposited in the PDB, by crystallography, cryo-EM and NMR.",

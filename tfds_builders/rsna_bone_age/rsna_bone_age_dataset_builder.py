@@ -92,6 +92,7 @@ class Builder(OfficialSplitBuilder):
         "Radiology 290(2), 2019. doi:10.1148/radiol.2018180736",
         group_key="image (one for each child, as far as is known); equal files share one group",
         unit="image",
+        size="14,236 images",
         restricted=True,
     )
     DATASHEET = Datasheet(

@@ -50,6 +50,7 @@ class Builder(MedicalBuilder):
         "S. et al. (2016), TCGA-LUSC, doi:10.7937/K9/TCIA.2016.TYGKKFMQ",
         group_key="patient (keyed hash of DICOM PatientID)",
         unit="slice",
+        size="100 slices of 54 patients",
     )
     DATASHEET = Datasheet(
         collection="The middle slice of chest series of lung cancer patients, from several "

@@ -95,6 +95,7 @@ class Builder(MedicalBuilder):
         "species. Nucleic Acids Research 50:D129, 2022; and the experiment's paper",
         group_key="individual (config donors) or organism part (config organs)",
         unit="cell",
+        size="MBs to GBs an experiment",
     )
     DATASHEET = Datasheet(
         collection="Cells of one study, aligned and counted again by the atlas.",

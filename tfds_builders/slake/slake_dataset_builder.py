@@ -62,6 +62,7 @@ class Builder(QuestionBuilder):
         "Visual Question Answering. ISBI 2021. arXiv:2102.09542",
         group_key="picture (img_name)",
         unit="question",
+        size="some 14,000 questions on 642 pictures (0.2 GB)",
     )
     DATASHEET = Datasheet(
         collection="642 pictures of public radiological sets; questions from templates that "

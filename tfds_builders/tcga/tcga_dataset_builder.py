@@ -80,6 +80,7 @@ class Builder(MedicalBuilder):
         "analysis project. Nature Genetics 45:1113, 2013.",
         group_key="case (config profiles); chromosome (configs genes and mutated)",
         unit="sample or gene",
+        size="4.2 MB a sample",
     )
     DATASHEET = Datasheet(
         collection="Surgical samples of consenting patients at many centres, sequenced by TCGA and "

@@ -80,6 +80,7 @@ class Builder(FilmFindings, OfficialSplitBuilder):
         "radiologist's annotations. Sci Data 9, 429 (2022). doi:10.1038/s41597-022-01498-w",
         group_key="image (the source names no patient); equal images share one group",
         unit="image",
+        size="18,000 images",
         restricted=True,
     )
     DATASHEET = Datasheet(

@@ -67,6 +67,7 @@ class Builder(QuestionBuilder):
         "radiology images. Scientific Data 5, 180251, 2018.",
         group_key="MedPix case (image_case_url); in config official the question",
         unit="question",
+        size="2,248 questions on 315 pictures (0.1 GB)",
     )
     DATASHEET = Datasheet(
         collection="Clinical trainees asked questions about 315 pictures of MedPix; part of them "

@@ -36,6 +36,7 @@ class ToySource(MedicalBuilder, skip_registration=True):
         citation="none",
         group_key="patient",
         unit="image",
+        size="what the test makes",
     )
     DATASHEET = Datasheet(*[ANSWER] * 8)
     EXPECTED_LAYOUT = "<split>-<patient>-<n>.jpg"
