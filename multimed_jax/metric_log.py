@@ -9,10 +9,17 @@ import json
 import math
 import os
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import (  # made at import, so unknown to type checkers
+    Event,  # pyright: ignore[reportAttributeAccessIssue]
+    SessionLog,  # pyright: ignore[reportAttributeAccessIssue]
+)
+from tensorboardX.summary import scalar
 from tqdm import tqdm
 
 
@@ -30,7 +37,7 @@ class MetricLog:
         temporary.write_text("".join(kept), encoding="utf-8")
         os.replace(temporary, path)
         self._file = path.open("a", encoding="utf-8")
-        self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=first_step + 1)
+        self._board = _Board(workdir / "tensorboard", first_step + 1)
         self._num_steps = num_steps
         self._bar = None
         if sys.stderr.isatty():
@@ -41,8 +48,9 @@ class MetricLog:
         for name, value in values.items():
             stored = float(value) if math.isfinite(value) else None
             self._file.write(json.dumps({"step": step, "name": name, "value": stored}) + "\n")
-            self._board.add_scalar(name, float(value), step)
+            self._board.add(step, name, float(value))
         self._file.flush()
+        self._board.flush()
 
     def advance(self, step: int) -> None:
         """Moves the bar."""
@@ -62,6 +70,35 @@ class MetricLog:
             self._bar.close()
         self._file.close()
         self._board.close()
+
+
+class _Board:
+    """TensorBoard's file of events, written where it is called.
+
+    Its usual writer has a thread and a queue: where the thread dies of a full disk, the queue fills
+    up and the run waits for it for good.
+    """
+
+    def __init__(self, folder: Path, purge_step: int):
+        """Steps from `purge_step` on that an earlier stretch has written are hidden."""
+        folder.mkdir(exist_ok=True)
+        self._writer = EventsWriter(str(folder / "events"))
+        self._write(purge_step, session_log=SessionLog(status=SessionLog.START))
+
+    def add(self, step: int, name: str, value: float) -> None:
+        """Adds a value."""
+        self._write(step, summary=scalar(name, value))
+
+    def flush(self) -> None:
+        """Brings what was added to the disk."""
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Flushes and closes the file."""
+        self._writer.close()
+
+    def _write(self, step: int, **values: Any) -> None:
+        self._writer.write_event(Event(wall_time=time.time(), step=step, **values))
 
 
 class SilentLog:

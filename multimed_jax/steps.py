@@ -60,6 +60,59 @@ def _merge(graphdef: nnx.GraphDef, params: Any, model_state: Any) -> Model:
     return nnx.merge(graphdef, gather_outside_layers(params), model_state)
 
 
+def make_loss(config: RunConfig, spec: ModelSpec) -> Callable[..., tuple[Any, tuple[Metrics, Any]]]:
+    """(params, model_state, batch, lambdas, totals) -> loss, ({"task_loss": ...}, model state).
+
+    `totals` are the denominators of the whole batch, of which this may be a microbatch: the losses
+    of all microbatches then add up to that of the batch. An aligned space adds "alignment_loss"; a
+    contrast needs other samples, so it is that of each microbatch, averaged.
+    """
+    graphdef = graph_of(spec)
+    bank = bank_of(spec) if config.alignment.weight > 0 else None
+
+    def loss_fn(params, model_state, batch: Batch, lambdas, totals):
+        model = _merge(graphdef, params, model_state)
+        states, present, parts = model.encode(batch)
+        outputs = model.read(batch, states, present, parts)
+        loss, table = 0.0, {}
+        for row, task in enumerate(spec.tasks):
+            slots = batch.targets[task.name]
+            per_slot = task.loss_fn(outputs[task.name], slots, spec.namespaces[task.name])
+            table[task.name] = mean_loss(numerators(per_slot, slots), totals[task.name])
+            loss += jnp.dot(lambdas[row], table[task.name])
+        told: Metrics = {"task_loss": table}
+        if bank is not None:
+            contrast = alignment_loss(model, bank, batch, states, present)
+            told["alignment_loss"] = contrast / config.optim.accumulate
+            loss += config.alignment.weight * told["alignment_loss"]
+        return loss, (told, nnx.to_pure_dict(nnx.state(model, nnx.Not(nnx.Param))))
+
+    return loss_fn
+
+
+def _accumulated(gradient: Callable[..., Any], parts: int) -> Callable[..., Any]:
+    """`gradient` of `make_loss` over `parts` microbatches one after another, summed."""
+    if parts == 1:
+        return gradient
+
+    def summed(params, model_state, batch: Batch, lambdas, totals):
+        def body(carry, micro):
+            sums, model_state = carry
+            (loss, (told, rest)), grads = gradient(params, model_state, micro, lambdas, totals)
+            return (jax.tree.map(jnp.add, sums, (loss, told, constrain_cut(grads))), rest), None
+
+        # Every `parts`-th pack, so that each device keeps packs of its own.
+        split = jax.tree.map(lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1), batch)
+        first = jax.tree.map(lambda x: x[0], split)
+        shapes = jax.eval_shape(gradient, params, model_state, first, lambdas, totals)
+        (loss, (told, _)), grads = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+        carry = ((loss, told, constrain_cut(grads)), model_state)
+        ((loss, told, grads), rest), _ = jax.lax.scan(body, carry, split)
+        return (loss, (told, rest)), grads
+
+    return summed
+
+
 def make_train_step(
     config: RunConfig,
     spec: ModelSpec,
@@ -71,62 +124,24 @@ def make_train_step(
     An update that `optim.accepts` refuses (its loss or gradient is not finite, or a spike) is
     skipped: parameters and moments stay, the step counts, and `metrics["skipped"]` is 1.
     """
-    graphdef = graph_of(spec)
-    aligned = config.alignment.weight > 0
-    bank = bank_of(spec) if aligned else None
-
-    def microbatch_loss(params, model_state, batch: Batch, lambdas, totals):
-        model = _merge(graphdef, params, model_state)
-        states, present, parts = model.encode(batch)
-        outputs = model.read(batch, states, present, parts)
-        loss, table, contrast = 0.0, {}, jnp.zeros(())
-        for row, task in enumerate(spec.tasks):
-            slots = batch.targets[task.name]
-            per_slot = task.loss_fn(outputs[task.name], slots, spec.namespaces[task.name])
-            table[task.name] = mean_loss(numerators(per_slot, slots), totals[task.name])
-            loss += jnp.dot(lambdas[row], table[task.name])
-        if bank is not None:
-            # A contrast needs other samples: with microbatches it is that of each, averaged.
-            contrast = alignment_loss(model, bank, batch, states, present)
-            contrast /= config.optim.accumulate
-            loss += config.alignment.weight * contrast
-        rest = nnx.to_pure_dict(nnx.state(model, nnx.Not(nnx.Param)))
-        return loss, (table, contrast, rest)
-
-    gradient = jax.value_and_grad(microbatch_loss, has_aux=True)
-
-    def accumulate(state: TrainState, batch: Batch, totals):
-        lambdas = state.weighting_state.lambdas
-        parts = config.optim.accumulate
-        if parts == 1:
-            return gradient(state.params, state.model_state, batch, lambdas, totals)
-
-        def body(carry, micro):
-            (loss, (*losses, rest)), grads = gradient(
-                state.params, carry[1], micro, lambdas, totals
-            )
-            grads = constrain_cut(grads)
-            sums = jax.tree.map(jnp.add, carry[0], (loss, losses, grads))
-            return (sums, rest), None
-
-        shapes = jax.eval_shape(
-            gradient, state.params, state.model_state, _microbatch(batch, parts, 0), lambdas, totals
-        )
-        (loss, (*losses, _)), grads = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-        carry = ((loss, losses, constrain_cut(grads)), state.model_state)
-        split = jax.tree.map(lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1), batch)
-        ((loss, losses, grads), rest), _ = jax.lax.scan(body, carry, split)
-        return (loss, (*losses, rest)), grads
+    gradient = _accumulated(
+        jax.value_and_grad(make_loss(config, spec), has_aux=True), config.optim.accumulate
+    )
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         totals = {name: denominators(slots) for name, slots in batch.targets.items()}
-        (loss, (table, contrast, rest)), grads = accumulate(state, batch, totals)
+        lambdas = state.weighting_state.lambdas
+        (loss, (told, rest)), grads = gradient(
+            state.params, state.model_state, batch, lambdas, totals
+        )
         grads = constrain_cut(grads)
         norm = optax.tree.norm(grads)
         accepted = accepts(config.optim, state.opt_state, loss, norm)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        _, weighting_state = weighting.update(grads, state.weighting_state, losses=table)
+        _, weighting_state = weighting.update(
+            grads, state.weighting_state, losses=told["task_loss"]
+        )
         ema = state.ema
         if ema is not None:
             ema = optax.incremental_update(params, ema, 1.0 - config.optim.ema_decay)
@@ -147,12 +162,9 @@ def make_train_step(
             "loss": loss,
             "grad_norm": norm,
             "skipped": 1 - accepted.astype(jnp.int32),
-            "task_loss": table,
             "task_weight": totals,
         }
-        if aligned:
-            metrics["alignment_loss"] = contrast
-        return new, metrics
+        return new, metrics | told
 
     return train_step
 
@@ -186,11 +198,6 @@ def jit_train_step(
         lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), abstract, shardings
     )
     return step, fresh, shapes
-
-
-def _microbatch(batch: Batch, parts: int, index: int) -> Batch:
-    """Every `parts`-th pack, so that each device keeps packs of its own."""
-    return jax.tree.map(lambda x: x.reshape(-1, parts, *x.shape[1:])[:, index], batch)
 
 
 def make_predict_step(spec: ModelSpec) -> Callable[[Any, Any, Batch], dict[str, jax.Array]]:

@@ -56,10 +56,8 @@ def test_padded_widths_by_hand():
     assert padded_widths(longest | {"scrna": np.array([481, 200])})["scrna"] == 496
 
 
-@pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="needs the extra bench")
 def test_torch_takes_the_longest_samples():
-    import torch
-
+    torch = pytest.importorskip("torch", reason="needs the extra bench")
     from benchmarks.torch_step import Network, make_data
 
     network = Network(Shape(layers=1, width=8, heads=1))

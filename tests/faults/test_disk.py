@@ -40,7 +40,6 @@ def mounted(folder: Path, options: str) -> Iterator[None]:
             time.sleep(0.1)
 
 
-@pytest.mark.skip(reason="unsettled: TensorBoard's thread prints a traceback")
 def test_fault_8_a_full_disk_ends_the_run_within_one_save_interval(start, tmp_path):
     with mounted(tmp_path / "disk", "size=3m"):
         workdir = tmp_path / "disk" / "run"

@@ -1,4 +1,4 @@
-"""The audit between built datasets: injected leaks are listed, declared versions are not."""
+"""The audit between built datasets: injected leaks are listed, versions of a source are not."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_a_byte_copy_and_a_re_encoded_copy_in_another_source(tmp_path, capsys):
     assert audit(tmp_path, capsys, "left")[0] == 0
 
 
-def test_declared_versions_are_no_leak(tmp_path, capsys):
+def test_versions_are_no_leak_and_aliases_none_within_a_split(tmp_path, capsys):
     left = folder_of(tmp_path, "left", range(6))
     shutil.copytree(left, tmp_path / "right")
     moved = tmp_path / "right" / "train-leftp0-0.jpg"
@@ -91,7 +91,8 @@ def test_declared_versions_are_no_leak(tmp_path, capsys):
     build(tmp_path, "left")
     build(tmp_path, "right", aliases=("left",))
     code, text = audit(tmp_path, capsys)
-    assert code == 0 and "left ~ right: 0 in one split, 6 declared, 0 across splits" in text
+    assert code == 1 and "left ~ right: 0 in one split, 5 declared, 1 across splits" in text
+    assert len(leaks(text)) == 1 and "train train-leftp0-0.jpg = right test" in leaks(text)[0]
     # Two configs of one source need no declaration; the same folder under another name does.
     data = tmp_path / "data"
     (data / "left" / "a").mkdir()

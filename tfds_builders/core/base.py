@@ -67,7 +67,8 @@ class MedicalBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         PRIVATE_IDS: "sample_id", "group_id" or both, where the source's own ids may name people:
             they leave the build as keyed hashes alone; splits follow the source's ids.
         PAPER: how the MultiMed paper cites this source; () where no document says that it does.
-        ALIASES: other sources whose records this one holds too, such as "covid_chestxray".
+        ALIASES: other sources whose records this one holds too, such as "covid_chestxray"; the
+            audit between datasets accepts these within one split.
     """
 
     CARD: ClassVar[SourceCard]

@@ -2,10 +2,9 @@
 
 Two records are linked where a print of theirs is equal, where two images look the same by the rule
 of `audit`, or where two protein chains are identical to `MIN_IDENTITY`. A link across splits is a
-leak, within one dataset and between two, unless it is declared:
-
-    configs of one source      versions of the same records, never trained and tested crosswise
-    `ALIASES` of a builder     other sources that its records are taken from, by name
+leak, within one dataset and between two, but for configs of one source: they are versions of the
+same records, never trained and tested crosswise. What a builder's `ALIASES` name is expected to
+hold the same records, and those in one split are counted apart; across splits they leak as well.
 """
 
 from __future__ import annotations
@@ -67,7 +66,8 @@ class Link:
         first: dataset, split and sample id of one record that has it.
         second: of another.
         how: "same content", "looks the same" or the identity.
-        declared: whether the datasets are declared versions of one another.
+        declared: whether the datasets are versions of one another, or name each other as aliases
+            and have it in one split.
     """
 
     first: tuple[str, str, str]
@@ -233,14 +233,15 @@ def _join(built: Sequence[Built], pairs: Any, how: str) -> Iterator[Link]:
                 (built[a].name, split_a, sample_a),
                 (built[b].name, split_b, sample_b),
                 how,
-                a != b and _declared(built[a], built[b]),
+                a != b and _declared(built[a], built[b], split_a == split_b),
             )
 
 
-def _declared(a: Built, b: Built) -> bool:
-    return a.source == b.source or bool(
-        {a.name, a.source} & b.aliases or {b.name, b.source} & a.aliases
-    )
+def _declared(a: Built, b: Built, in_one_split: bool) -> bool:
+    if a.source == b.source:
+        return True
+    aliases = {a.name, a.source} & b.aliases or {b.name, b.source} & a.aliases
+    return in_one_split and bool(aliases)
 
 
 # ------------------------------------------------------------------------------ the report
