@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +131,7 @@ class _Loop:
         steps = traced(steps, self.config.profile, self.run.workdir)
         try:
             for step in steps:
-                batch = next(batches)
+                batch = window.next(batches)
                 placed = self.run.put(batch)
                 state, metrics = self.run.train_step(state, placed)
                 jax.block_until_ready(metrics["loss"])
@@ -235,7 +236,15 @@ class _Window:
     def __init__(self) -> None:
         self._fills: list[dict[str, float]] = []
         self._tokens = 0
+        self._waited = 0.0
         self._since = time.perf_counter()
+
+    def next(self, batches: Iterator[Batch]) -> Batch:
+        """The next batch; the time until it is there counts as waiting for the input."""
+        asked = time.perf_counter()
+        batch = next(batches)
+        self._waited += time.perf_counter() - asked
+        return batch
 
     def add(self, fill: dict[str, float], batch: Batch) -> None:
         self._fills.append(fill)
@@ -243,7 +252,8 @@ class _Window:
 
     def pause(self) -> None:
         """Leaves out the time of something that is not training."""
-        self._fills, self._tokens, self._since = [], 0, time.perf_counter()
+        self._fills, self._tokens, self._waited = [], 0, 0.0
+        self._since = time.perf_counter()
 
     def take(self) -> dict[str, float]:
         seconds = time.perf_counter() - self._since
@@ -251,10 +261,12 @@ class _Window:
         names = list(self._fills[0]) if self._fills else []
         means = [float(np.mean([f[n] for f in self._fills])) for n in names]
         # Every process has filled as many packs: the mean of their means is that of all.
-        *fills, tokens = sum_processes(np.array([*means, self._tokens], np.float64)).tolist()
+        mine = np.array([*means, self._tokens, self._waited], np.float64)
+        *fills, tokens, waited = sum_processes(mine).tolist()
         values = {f"fill/{n}": v / jax.process_count() for n, v in zip(names, fills, strict=True)}
         values["steps_per_s"] = steps / seconds
         values["tokens_per_s"] = tokens / seconds
+        values["input_wait"] = waited / jax.process_count() / seconds
         self.pause()
         return values
 

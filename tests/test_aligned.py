@@ -130,6 +130,18 @@ def test_halves_are_segments_of_their_own_in_one_pack(aligned):
         assert segment == 0 or partner[segment - 1] == 0 or partner[segment - 1] > segment
 
 
+def test_no_parameter_is_weakly_typed(aligned):
+    """Such a one is strongly typed after the first update, so the step would compile twice."""
+    *_, spec = aligned
+    shapes = nnx.eval_shape(lambda: nnx.state(Model(spec, nnx.Rngs(0)), nnx.Param))
+    weak = [
+        jax.tree_util.keystr(path)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(shapes)
+        if leaf.weak_type
+    ]
+    assert not weak
+
+
 def test_the_loss_is_that_of_a_plain_loop(aligned):
     setup, _, batch, spec = aligned
     model = Model(spec, nnx.Rngs(1))

@@ -123,7 +123,7 @@ def figures(workdir: Path) -> dict[tuple[int, str], float]:
     return {
         (row["step"], row["name"]): row["value"]
         for row in rows
-        if row["name"] not in ("steps_per_s", "tokens_per_s", "compilations")
+        if row["name"] not in ("steps_per_s", "tokens_per_s", "input_wait", "compilations")
     }
 
 

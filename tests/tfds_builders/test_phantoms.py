@@ -166,7 +166,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     command += ["--data_dir", str(folder)]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    return folder / "phantoms" / "tiny" / "1.0.0"
+    return folder / "phantoms" / "tiny" / "2.0.0"
 
 
 def read(folder: Path) -> dict[str, list[Any]]:

@@ -46,10 +46,10 @@ def predicted_levels(block, use_window: bool, use_cell: bool) -> np.ndarray:
     """E[level | what is used], [n, 6], from the records alone."""
     windows = genomics.render(block)
     lineage = 2.0 * found_motifs(windows, genomics.LINEAGE_MOTIFS)[:, genomics.LINEAGES] - 1
-    motif = 2.0 * found_motifs(windows, genomics.STATE_MOTIFS)[:, 1] - 1
+    motif = 1.0 * found_motifs(windows, (genomics.STATE_MOTIF,))[:, 0]
     if not use_window:
-        lineage, motif = 0 * lineage, 0 * motif
-    active = np.zeros(len(windows))
+        lineage, motif = 0 * lineage, np.full(len(windows), 0.5)
+    active = np.full(len(windows), 0.5)
     if use_cell:
         rows = [scrna.PANEL.index(symbol) for symbol in scrna.INTERFERON.split()]
         counts = genomics.render_cells(block)[:, rows]
@@ -59,8 +59,8 @@ def predicted_levels(block, use_window: bool, use_cell: bool) -> np.ndarray:
             ).sum(axis=1)
             for rate in genomics.STATE_INTERFERON_RATES
         ]
-        active = 2 * normalise(np.stack(log_p, axis=1))[:, 1] - 1
-        active *= genomics.has_cell(block)
+        posterior = normalise(np.stack(log_p, axis=1))[:, 1]
+        active = np.where(genomics.has_cell(block) == 1, posterior, active)
     effect = genomics.STATE_LEVEL * motif * active
     return genomics.BASE_LEVEL + genomics.LINEAGE_LEVEL * lineage + effect[:, None]
 
@@ -198,6 +198,11 @@ def test_new_ceilings_by_hand():
     middle = scipy.stats.norm.cdf(1.5) - scipy.stats.norm.cdf(-1.5)
     assert middle < found["bone_age"]["text+xray"] < middle + 0.03
     assert found["bone_age"]["text"] == pytest.approx(24 / 192)
-    assert found["expression"]["genomics+scrna"] == pytest.approx(np.sqrt(1.28 / 1.64))
-    assert found["expression"]["genomics"] == pytest.approx(np.sqrt(0.64 / 1.64))
+    assert found["expression"] == pytest.approx(
+        {
+            "genomics+scrna": np.sqrt(1.72 / 2.08),
+            "genomics": np.sqrt(1.0 / 2.08),
+            "scrna": np.sqrt(0.36 / 2.08),
+        }
+    )
     assert found["vqa"]["text"] == pytest.approx((5 * 0.5 + 0.25) / 6)

@@ -1,14 +1,14 @@
 """Expression: a DNA window whose motifs, and a cell whose state, set the level of a gene.
 
-    level[cell type c] = 5 + 0.8 l[c] + 0.8 u v + normal noise of 0.6        (log1p)
+    level[cell type c] = 4 + 0.8 l[c] + 2.4 u v + normal noise of 0.6        (log1p)
 
     l[c] = +1 where the window has the motif of c's lineage, -1 where not
-    u    = +1 with the motif that the active state turns on, -1 with the one that it turns off
-    v    = +1 in an active cell (high interferon genes), -1 in a resting one
+    u    = 1 where the window has the motif that interferon acts on, else 0
+    v    = 1 in an active cell (high interferon genes), 0 in a resting one
 
 A record has the window and a cell, and the level of that cell's type; or the window alone and the
-level of every type over many cells, half of them active, where the last term vanishes. Motifs lie
-at multiples of 8 bases, each in a place of its own, in bases that are otherwise random.
+level of every type over many cells, half of them active: v = 1/2. Motifs lie at multiples of 8
+bases, each in a place of its own, in bases that are otherwise random.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ WINDOW_BP, MOTIF_BP = 128, 8
 NUM_PLACES = WINDOW_BP // MOTIF_BP
 LINEAGES = (0, 0, 1, 1, 2, 2)  # of each cell type: T and NK, B and plasma, monocyte and dendritic
 LINEAGE_MOTIFS = ("CACGTGGC", "TTCCGGAA", "GATAAGAT")  # invented
-STATE_MOTIFS = ("AGTTTCAC", "CCAATCGG")  # turned off (u = -1), turned on (u = +1)
-BASE_LEVEL, LINEAGE_LEVEL, STATE_LEVEL, NOISE_SD = 5.0, 0.8, 0.8, 0.6
+STATE_MOTIF = "AGTTTCAC"  # invented, in the manner of the interferon-stimulated response element
+BASE_LEVEL, LINEAGE_LEVEL, STATE_LEVEL, NOISE_SD = 4.0, 0.8, 2.4, 0.6
 STATE_INTERFERON_RATES = (0.03, 2.5)  # resting, active
 WINDOW_ONLY = 4  # one record in so many has no cell
 
@@ -43,7 +43,7 @@ def lineage_motifs(patients: Patients) -> Int[np.ndarray, "B 3"]:
 
 
 def state_motif(patients: Patients) -> Int[np.ndarray, "B"]:
-    """Index into `STATE_MOTIFS`."""
+    """1 where the window has `STATE_MOTIF`."""
     return patients.draws.choice("genomics/motif", 2)
 
 
@@ -60,7 +60,8 @@ def cell_type(patients: Patients) -> Int[np.ndarray, "B"]:
 def expected_levels(patients: Patients) -> Float[np.ndarray, "B C"]:
     """Level of every cell type before noise."""
     lineage = (2 * lineage_motifs(patients) - 1)[:, LINEAGES]
-    effect = (2 * state_motif(patients) - 1) * (2 * state(patients) - 1) * has_cell(patients)
+    active = np.where(has_cell(patients) == 1, state(patients), 0.5)
+    effect = state_motif(patients) * active
     return BASE_LEVEL + LINEAGE_LEVEL * lineage + STATE_LEVEL * effect[:, None]
 
 
@@ -80,12 +81,9 @@ def render(patients: Patients) -> list[str]:
     letters = np.array(list("ACGT"))[bases].reshape(-1, NUM_PLACES, MOTIF_BP)
     # The places of the motifs: the first columns of a random order.
     places = np.argsort(draws.uniform("genomics/place", NUM_PLACES), axis=1)
-    present, which = lineage_motifs(patients), state_motif(patients)
-    for row in range(len(letters)):
-        for lineage, motif in enumerate(LINEAGE_MOTIFS):
-            if present[row, lineage]:
-                letters[row, places[row, lineage]] = list(motif)
-        letters[row, places[row, -1]] = list(STATE_MOTIFS[which[row]])
+    present = np.column_stack([lineage_motifs(patients), state_motif(patients)])
+    for row, number in np.argwhere(present):
+        letters[row, places[row, number]] = list((*LINEAGE_MOTIFS, STATE_MOTIF)[number])
     return ["".join(window.ravel()) for window in letters]
 
 
