@@ -1,0 +1,224 @@
+"""Builds as Beam pipelines: blocks of records are made and sorted apart, then shards are written.
+
+    (split, block) -> write_block -> Written -> merge -> one Written --> save, for the driver
+                                                              |
+                                     (split, shard) -> write_shard: the records of that shard
+
+Records never pass through the runner: `write_block` leaves sorted runs in the folder of the build
+(`core.runs`), and `write_shard` reads from every run what its shard needs. So the memory of the
+driver and of a worker does not grow with the number of records on any runner, and every worker has
+to reach `--data_dir`. A run has a name of its own, so a block that a runner repeats does no harm:
+only the runs that it reports are read. Order, shards and hashes are those of a plain build.
+
+apache_beam is an extra: it is imported where a pipeline is wanted, never before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import importlib.util
+import io
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from etils import epath
+
+from multimed_jax.types import UserError
+from tfds_builders.core.ledger import Ledger
+from tfds_builders.core.runs import NUM_BUCKETS, FileRun, RunWriter, Sorted, Table
+from tfds_builders.core.shards import Output
+from tfds_builders.core.streamed import Completer, StreamedSplit
+
+Block = tuple[str, int]  # split, number
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What a worker needs.
+
+    Attributes:
+        parts: the splits of the source.
+        complete: makes its records whole.
+        ledger: an empty one, of the source's tasks.
+        output: where records go.
+    """
+
+    parts: Mapping[str, StreamedSplit]
+    complete: Completer
+    ledger: Ledger
+    output: Output
+
+
+@dataclasses.dataclass(frozen=True)
+class Written:
+    """What some blocks left.
+
+    Attributes:
+        runs: of each split, the files.
+        tables: of each split, rows and bytes by bucket.
+        ledgers: of each block, the state of its ledger.
+    """
+
+    runs: Mapping[str, tuple[str, ...]]
+    tables: Mapping[str, Table]
+    ledgers: Mapping[Block, Mapping[str, Any]]
+
+    def rows(self, split: str) -> Sorted:
+        """All records of a split."""
+        return Sorted([FileRun(path) for path in self.runs[split]], self.tables[split])
+
+
+# -------------------------------------------------------------------------------- the driver
+
+
+def is_wanted(download_config: Any) -> bool:
+    """Whether the build is to run as a pipeline."""
+    return bool(download_config.beam_options or download_config.beam_runner)
+
+
+def check(download_config: Any, name: str, streams: bool) -> None:
+    """Raises UserError where a pipeline is wanted that cannot be.
+
+    Args:
+        download_config: of the build.
+        name: of the source.
+        streams: whether blocks of its records can be made apart.
+    """
+    if not is_wanted(download_config):
+        return
+    require()
+    if not streams:
+        raise UserError(
+            f"the source {name!r} cannot be built by Beam: its records are compared with each "
+            "other before they are split; accepted: the same command without --beam_runner and "
+            "--beam_pipeline_options"
+        )
+    if download_config.max_examples_per_split is not None:
+        raise UserError(
+            f"--max_examples_per_split {download_config.max_examples_per_split} does not go with "
+            "Beam; accepted: one of the two"
+        )
+
+
+def require() -> None:
+    """Raises UserError where apache_beam is not installed."""
+    if importlib.util.find_spec("apache_beam") is None:
+        raise UserError(
+            "--beam_runner and --beam_pipeline_options need apache_beam, which is not installed; "
+            "accepted: pip install 'multimed-jax[beam]'"
+        )
+
+
+def write_splits(job: Job, ledger: Ledger, download_config: Any) -> list[tfds.core.SplitInfo]:
+    """Writes all splits by a pipeline; `ledger` counts their records.
+
+    Raises:
+        UserError: where a worker met what a user can mend.
+    """
+    folder = job.output.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    summary = folder / "summary.json"
+    try:
+        _run(job, summary, download_config)
+    except Exception as error:
+        sentence = _sentence(error)
+        if sentence is None:
+            raise
+        raise UserError(sentence) from error
+    found = json.loads(summary.read_text())
+    for state in found["ledgers"]:
+        ledger.include(state)
+    infos = [job.output.split_info(split, *found["sizes"][split]) for split in job.parts]
+    folder.rmtree()
+    return infos
+
+
+def _run(job: Job, summary: epath.Path, download_config: Any) -> None:
+    import apache_beam as beam
+    from apache_beam.options.pipeline_options import PipelineOptions, TypeOptions
+
+    options = download_config.beam_options or PipelineOptions([])
+    # Else the Direct runner first fetches a program over the network, to run pipelines with it.
+    options.view_as(TypeOptions).allow_unsafe_triggers = True
+    blocks = [(split, k) for split, part in job.parts.items() for k in range(part.num_blocks)]
+    with beam.Pipeline(runner=download_config.beam_runner, options=options) as pipeline:
+        written = (
+            pipeline
+            | "Blocks" >> beam.Create(blocks)
+            | "SpreadBlocks" >> beam.Reshuffle()
+            | "WriteBlock" >> beam.Map(functools.partial(write_block, job))
+            | "Merge" >> beam.CombineGlobally(merge)
+        )
+        _ = written | "Save" >> beam.Map(functools.partial(save, str(summary)))
+        _ = (
+            written
+            | "Shards" >> beam.FlatMap(functools.partial(shards, job))
+            | "SpreadShards" >> beam.Reshuffle()
+            | "WriteShard"
+            >> beam.Map(
+                functools.partial(write_shard, job), written=beam.pvalue.AsSingleton(written)
+            )
+        )
+
+
+def _sentence(error: BaseException) -> str | None:
+    """What a worker said of an error that a user can mend: runners hand on its text alone."""
+    found = re.search(r"^(?:\S*UserError|OSError|PermissionError): (.+?)(?: \[while|$)", str(error), re.M)
+    return found[1] if found else None
+
+
+# ------------------------------------------------------------------------------- the workers
+
+
+def write_block(job: Job, block: Block) -> Written:
+    """Makes the records of a block and leaves them as sorted runs."""
+    split, number = block
+    ledger, encode = job.ledger.empty(), job.output.encoder()
+    runs = RunWriter(job.output.folder, salt=split)
+    for source in job.parts[split].records(number):
+        name, record = job.complete(ledger, split, source, source.load(), source.group_id)
+        runs.add(name, encode(name, record))
+    return Written({split: runs.files()}, {split: runs.table}, {block: ledger.state()})
+
+
+def merge(parts: Iterable[Written]) -> Written:
+    """What all of them left together."""
+    runs: dict[str, tuple[str, ...]] = {}
+    tables: dict[str, Table] = {}
+    ledgers: dict[Block, Mapping[str, Any]] = {}
+    for part in parts:
+        for split, table in part.tables.items():
+            runs[split] = (*runs.get(split, ()), *part.runs[split])
+            tables[split] = tables.get(split, np.zeros((NUM_BUCKETS, 2), np.int64)) + table
+        ledgers.update(part.ledgers)
+    return Written(runs, tables, ledgers)
+
+
+def save(path: str, written: Written) -> None:
+    """Leaves for the driver what it needs: sizes of splits, and ledgers in the order of blocks."""
+    rows = {split: written.rows(split) for split in written.tables}
+    content = {
+        "sizes": {split: (found.num_records, found.num_bytes) for split, found in rows.items()},
+        "ledgers": [written.ledgers[block] for block in sorted(written.ledgers)],
+    }
+    epath.Path(path).write_text(json.dumps(content))
+
+
+def shards(job: Job, written: Written) -> Iterator[tuple[str, int]]:
+    """Split and index of every shard."""
+    for split in job.parts:
+        rows = written.rows(split)
+        number = job.output.num_shards(split, rows.num_records, rows.num_bytes)
+        yield from ((split, index) for index in range(number))
+
+
+def write_shard(job: Job, shard: tuple[str, int], written: Written) -> None:
+    """Writes one shard."""
+    split, index = shard
+    job.output.write_shard(split, index, written.rows(split))
