@@ -36,6 +36,7 @@ from tfds_builders.core.shards import Output
 from tfds_builders.core.streamed import Completer, StreamedSplit
 
 Block = tuple[str, int]  # split, number
+_DIRECT = "DirectRunner"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,6 +114,53 @@ def require() -> None:
             "--beam_runner and --beam_pipeline_options need apache_beam, which is not installed; "
             "accepted: pip install 'multimed-jax[beam]'"
         )
+
+
+def pipeline_options(runner: str | None, given: str | None) -> str | None:
+    """The flags of a build as tfds wants them: one list, the runner in it; None without any.
+
+    Raises:
+        UserError: where apache_beam is missing, or an option is not one.
+    """
+    flags = [flag for flag in (given or "").split(",") if flag]
+    if runner is not None:
+        if any(flag.startswith("runner=") for flag in flags):
+            raise UserError(
+                f"--beam_runner {runner!r} and --beam_pipeline_options {given!r} both name a "
+                "runner; accepted: one of the two"
+            )
+        flags.append(f"runner={runner}")
+    if not flags:
+        return None
+    require()
+    _check_flags(flags)
+    return ",".join(flags)
+
+
+def _check_flags(flags: Sequence[str]) -> None:
+    from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+    from apache_beam.runners.runner import create_runner
+
+    usage = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(usage):
+            options = PipelineOptions([f"--{flag}" for flag in flags])
+            known = options.get_all_options()
+    except SystemExit:
+        reason = usage.getvalue().strip().splitlines()[-1].split("error: ")[-1]
+        raise UserError(f"--beam_pipeline_options: {reason}") from None
+    runner = options.view_as(StandardOptions).runner
+    try:
+        create_runner(runner or _DIRECT)
+    except (ValueError, ImportError, AttributeError) as error:
+        raise UserError(f"Beam has no runner {runner!r}: {str(error).splitlines()[0]}") from error
+    # Other runners have options that Beam itself does not know.
+    for flag in flags if runner in (None, _DIRECT) else ():
+        if flag.split("=")[0] not in known:
+            raise UserError(
+                f"Beam has no option {flag!r} for the Direct runner; accepted, among others: "
+                "direct_num_workers=N, direct_running_mode=multi_processing"
+            )
 
 
 def write_splits(job: Job, ledger: Ledger, download_config: Any) -> list[tfds.core.SplitInfo]:
