@@ -18,9 +18,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import importlib
 import importlib.util
 import io
 import json
+import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -37,6 +39,8 @@ from tfds_builders.core.streamed import Completer, StreamedSplit
 
 Block = tuple[str, int]  # split, number
 _DIRECT = "DirectRunner"
+_OS_ERRORS = "OSError|PermissionError"  # a full disk, a folder that may not be written
+_LOG_LEVEL = "default_sdk_harness_log_level"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,25 +137,29 @@ def pipeline_options(runner: str | None, given: str | None) -> str | None:
     if not flags:
         return None
     require()
+    # Workers say of every step that it began; of an error they print what is raised here too.
+    logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
+    if not any(flag.startswith(_LOG_LEVEL) for flag in flags):
+        flags.append(f"{_LOG_LEVEL}=CRITICAL")
     _check_flags(flags)
     return ",".join(flags)
 
 
 def _check_flags(flags: Sequence[str]) -> None:
-    from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
-    from apache_beam.runners.runner import create_runner
+    options_of = importlib.import_module("apache_beam.options.pipeline_options")
+    runners = importlib.import_module("apache_beam.runners.runner")
 
     usage = io.StringIO()
     try:
         with contextlib.redirect_stderr(usage):
-            options = PipelineOptions([f"--{flag}" for flag in flags])
+            options = options_of.PipelineOptions([f"--{flag}" for flag in flags])
             known = options.get_all_options()
     except SystemExit:
         reason = usage.getvalue().strip().splitlines()[-1].split("error: ")[-1]
         raise UserError(f"--beam_pipeline_options: {reason}") from None
-    runner = options.view_as(StandardOptions).runner
+    runner = options.view_as(options_of.StandardOptions).runner
     try:
-        create_runner(runner or _DIRECT)
+        runners.create_runner(runner or _DIRECT)
     except (ValueError, ImportError, AttributeError) as error:
         raise UserError(f"Beam has no runner {runner!r}: {str(error).splitlines()[0]}") from error
     # Other runners have options that Beam itself does not know.
@@ -188,12 +196,14 @@ def write_splits(job: Job, ledger: Ledger, download_config: Any) -> list[tfds.co
 
 
 def _run(job: Job, summary: epath.Path, download_config: Any) -> None:
-    import apache_beam as beam
-    from apache_beam.options.pipeline_options import PipelineOptions, TypeOptions
-
-    options = download_config.beam_options or PipelineOptions([])
+    beam = importlib.import_module("apache_beam")
+    options_of = importlib.import_module("apache_beam.options.pipeline_options")
+    options = download_config.beam_options or options_of.PipelineOptions([])
+    types = options.view_as(options_of.TypeOptions)
     # Else the Direct runner first fetches a program over the network, to run pipelines with it.
-    options.view_as(TypeOptions).allow_unsafe_triggers = True
+    types.allow_unsafe_triggers = True
+    # As tfds sets it: Beam's own reading of annotations misses some of these.
+    types.pipeline_type_check = False
     blocks = [(split, k) for split, part in job.parts.items() for k in range(part.num_blocks)]
     with beam.Pipeline(runner=download_config.beam_runner, options=options) as pipeline:
         written = (
@@ -215,10 +225,11 @@ def _run(job: Job, summary: epath.Path, download_config: Any) -> None:
         )
 
 
-def _sentence(error: BaseException) -> str | None:
-    """What a worker said of an error that a user can mend: runners hand on its text alone."""
-    found = re.search(r"^(?:\S*UserError|OSError|PermissionError): (.+?)(?: \[while|$)", str(error), re.M)
-    return found[1] if found else None
+def _sentence(error: Exception) -> str | None:
+    """What a worker said of an error that a user can mend; some runners hand on its text alone."""
+    text = f"UserError: {error}" if isinstance(error, UserError) else str(error)
+    found = re.search(rf"^(?:\S*\.)?(?:UserError|{_OS_ERRORS}): (.+)$", text, re.MULTILINE)
+    return found[1].split(" [while running ")[0] if found else None
 
 
 # ------------------------------------------------------------------------------- the workers

@@ -16,7 +16,7 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 from etils import epath
-from tensorflow_datasets.core import example_serializer, writer
+from tensorflow_datasets.core import example_serializer, utils, writer
 from tensorflow_datasets.core.utils import shard_utils
 
 from multimed_jax.types import UserError
@@ -149,7 +149,7 @@ def write_splits(
 
 def _shown(records: Iterable[Any], split: str) -> Iterator[Any]:
     return iter(
-        tfds.core.utils.tqdm(
+        utils.tqdm(
             records, desc=f"Generating {split}...", unit=" records", leave=False, mininterval=1.0
         )
     )

@@ -102,7 +102,7 @@ class TargetCounts:
 
     def state(self) -> list[list[float]]:
         """All counts and sums; `include` takes them."""
-        return [self.class_counts, *self._sums.tolist()]
+        return [list(map(float, self.class_counts)), *self._sums.tolist()]
 
     def include(self, state: list[list[float]]) -> None:
         """Counts what another object did."""

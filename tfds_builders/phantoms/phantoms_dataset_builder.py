@@ -48,7 +48,7 @@ class PhantomsConfig(tfds.core.BuilderConfig):
     Attributes:
         num_patients: each yields one record per study.
         seed: another seed, other patients.
-        studies: names of `studies.STUDIES` or `studies.SMALL`; they decide the modalities and tasks.
+        studies: names of `studies.STUDIES` or `studies.SMALL`; they decide modalities and tasks.
     """
 
     num_patients: int = 14_000
