@@ -87,21 +87,23 @@ def is_wanted(download_config: Any) -> bool:
     return bool(download_config.beam_options or download_config.beam_runner)
 
 
-def check(download_config: Any, name: str, streams: bool) -> None:
+def check(download_config: Any, builder: Any, base: Any) -> None:
     """Raises UserError where a pipeline is wanted that cannot be.
 
     Args:
         download_config: of the build.
-        name: of the source.
-        streams: whether blocks of its records can be made apart.
+        builder: class of the source.
+        base: the class that it inherits, which streams nothing and counts nothing.
     """
     if not is_wanted(download_config):
         return
     require()
-    if not streams:
+    # What `record_written` counts in a worker would never reach the driver.
+    counts = builder.record_written is not base.record_written
+    if builder.stream_splits is base.stream_splits or counts:
         raise UserError(
-            f"the source {name!r} cannot be built by Beam: its records are compared with each "
-            "other before they are split; accepted: the same command without --beam_runner and "
+            f"the source {builder.CARD.name!r} cannot be built by Beam: one process has to see "
+            "all of its records; accepted: the same command without --beam_runner and "
             "--beam_pipeline_options"
         )
     if download_config.max_examples_per_split is not None:
