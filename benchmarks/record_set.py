@@ -1,9 +1,10 @@
 """Sets of many small records: one shard that a builder wrote, listed as often as it takes.
 
-The shard holds `SHARD_RECORDS` DNA elements of 200 bases with a value each, written by the builders'
-own code, and its sizes are counted as the trainer counts them. A larger set has that shard under
-many names: by hard links (nothing is written, and the system's cache holds one shard for all), or
-as copies (every byte is there, as in a real set of that size). Ids repeat from shard to shard.
+The shard holds `SHARD_RECORDS` DNA elements of 200 bases with a value each, written by the code of
+the builders, and its sizes are counted as the trainer counts them. A larger set has that shard
+under many names: by hard links (nothing is written, and the system's cache holds one shard for
+all), or as copies (every byte is there, as in a real set of that size). Ids repeat from shard to
+shard.
 """
 
 from __future__ import annotations
