@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+from array_record.python import array_record_module
 
 from tfds_builders.core.base import MedicalBuilder, StreamedSplit
 from tfds_builders.core.features import genomics_features
@@ -125,6 +126,18 @@ def widen(folder: Path, data_dir: Path, times: int, copies: bool) -> Path:
     for sizes in folder.parent.glob("sizes-*"):
         _tile(sizes / SPLIT, target.parent / sizes.name / SPLIT, times)
     return target
+
+
+def regroup(folder: Path, group: int) -> None:
+    """Writes the shards of a set again with `group` records a chunk; their order stays."""
+    for shard in _shards(folder):
+        reader = array_record_module.ArrayRecordReader(str(shard))
+        writer = array_record_module.ArrayRecordWriter(f"{shard}.new", f"group_size:{group}")
+        for stored in reader.read(0, reader.num_records()):
+            writer.write(stored)
+        writer.close()
+        reader.close()
+        os.replace(f"{shard}.new", shard)
 
 
 def _shards(folder: Path) -> list[Path]:

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from array_record.python.array_record_data_source import array_record_module
+from array_record.python import array_record_module  # type: ignore[attr-defined]  # compiled
 
 from multimed_jax.types import Record
 
