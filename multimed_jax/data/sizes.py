@@ -125,6 +125,7 @@ def load_sizes(
         folder = next((f for f in folders if f.is_dir()), None)
     sizes = _load(folder)
     _check(source, modalities, tasks, sizes, folder)
+    let_go(sizes.tokens, sizes.has_target, sizes.group, sizes.windows)
     used = np.array([task.name in source.tasks for task in tasks])
     summary = open_summary(folder, sizes.tokens, sizes.has_target, used, process_index == 0)
     targets = sizes.has_target if summary.has_target is None else summary.has_target

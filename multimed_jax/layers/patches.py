@@ -109,7 +109,9 @@ def read_pixels(
     """
     read = read_colour if colour else read_grey
     pixels = read(encoded_bytes(image), size, stored_size(image))
-    return pixels * np.float32(2.0 / WHITE) - np.float32(1.0)
+    pixels = pixels * np.float32(2.0 / WHITE)
+    pixels -= np.float32(1.0)
+    return pixels
 
 
 def decode_patches(
