@@ -25,7 +25,6 @@ from tfds_builders.core.records import Datasheet, SourceCard, SourceRecord
 
 NAME = "image_set"
 SIDE, SHOWN, PATCH = 256, 224, 16
-TOKENS = (SHOWN // PATCH) ** 2
 SPLIT = "train"
 
 
@@ -102,13 +101,14 @@ def run_config(
     threads: int = 2,
     cache_mib: int = 0,
     augment: bool = False,
+    side: int = SHOWN,
     width: int = 8,
     layers: int = 1,
     steps: int = 1,
 ) -> c.RunConfig:
-    """A run over the dataset: `batch` images a step, four of 196 tokens to a row."""
+    """A run over the dataset: `batch` images of `side` pixels a step, four to a row."""
     shown = pathology.SPEC.with_options(
-        side=SHOWN, patch=PATCH, streams=(pathology.TILE,), augment=augment
+        side=side, patch=PATCH, streams=(pathology.TILE,), augment=augment
     )
     rate = c.ScheduleConfig("constant", 1e-4)
     return c.RunConfig(
@@ -124,7 +124,7 @@ def run_config(
             (c.SourceConfig(NAME, 1.0),),
             lanes=1,
             rows=max(1, batch // 4),
-            row_width=4 * TOKENS,
+            row_width=4 * (side // PATCH) ** 2,
             window=1024,
             threads=threads,
             cache_mib=cache_mib,

@@ -9,7 +9,8 @@ images as there are, and the order turns round every time.
 
     encoded     records are read and parsed each time (`data.cache_mib` 0)
     cached      parsed records stay in memory, payloads still encoded (`data.cache_mib` 4096)
-    torch       `torch_loader`
+    whole       as `encoded`, at 256 pixels: nothing is resampled, but a third more is laid out
+    torch       `torch_loader`: decodes and crops to 224 pixels, which is less than resampling
 
 No mode keeps decoded images. `--peer_script` runs a script that takes `DIR --workers N --batch N`
 and prints one JSON line with `samples_per_s`. `--train` trains a small model on the records, and
@@ -106,7 +107,11 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         image_set.build(images, data_dir)
         ours = ["--data_dir", data_dir, "--images", flags.images, "--batch", flags.batch]
         ours += ["--threads", flags.threads, *(["--augment"] if flags.augment else [])]
-        kinds = {"encoded": [], "cached": ["--cache_mib", CACHE_MIB]}
+        kinds = {
+            "encoded": [],
+            "cached": ["--cache_mib", CACHE_MIB],
+            "whole": ["--side", image_set.SIDE],
+        }
         workers: dict[str, Worker] = {}
         for name, more in kinds.items():
             words = [str(word) for word in [*ours, *more]]

@@ -14,9 +14,7 @@ import statistics
 import tempfile
 from pathlib import Path
 
-import numpy as np
-
-from benchmarks.image_set import SPLIT, run_config
+from benchmarks.image_set import SHOWN, SPLIT, run_config
 from benchmarks.timing_worker import serve
 from multimed_jax.config import RunConfig
 from multimed_jax.data.layout import make_layout
@@ -80,6 +78,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, required=True)
     parser.add_argument("--cache_mib", type=int, default=0)
     parser.add_argument("--augment", action="store_true")
+    parser.add_argument("--side", type=int, default=SHOWN)
     parser.add_argument("--train", type=int, default=0, help="steps")
     parser.add_argument("--width", type=int, default=8)
     parser.add_argument("--layers", type=int, default=1)
@@ -90,6 +89,7 @@ def main() -> None:
         threads=flags.threads,
         cache_mib=flags.cache_mib,
         augment=flags.augment,
+        side=flags.side,
         width=flags.width,
         layers=flags.layers,
         steps=max(1, flags.train),
@@ -99,7 +99,7 @@ def main() -> None:
         return
     # A cache is filled by the draws of three epochs; without one, one batch starts all threads.
     epochs = 3 * flags.images if flags.cache_mib else flags.batch
-    serve_passes(config, flags.images, int(np.ceil(epochs)))
+    serve_passes(config, flags.images, epochs)
 
 
 if __name__ == "__main__":
