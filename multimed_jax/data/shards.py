@@ -44,7 +44,7 @@ class ShardedRecords:
             shards: in order.
             parse: from stored bytes to a record.
         """
-        self._shards = [(str(shard.filename), shard.skip) for shard in shards]
+        self._shards = [(str(s.filename), s.skip, s.take) for s in shards]
         self._ends = list(itertools.accumulate(shard.take for shard in shards))
         self._parse = parse
         self._readers: list[Any] = [None] * len(self._shards)
@@ -71,9 +71,15 @@ class ShardedRecords:
         if self._readers[shard] is None:
             with self._lock:
                 if self._readers[shard] is None:
-                    self._readers[shard] = array_record_module.ArrayRecordReader(
-                        self._shards[shard][0],
-                        options=_OPTIONS,
-                        file_reader_buffer_size=_BUFFER_BYTES,
-                    )
+                    self._readers[shard] = _open(*self._shards[shard])
         return self._readers[shard]
+
+
+def _open(file: str, skip: int, take: int) -> Any:
+    reader = array_record_module.ArrayRecordReader(
+        file, options=_OPTIONS, file_reader_buffer_size=_BUFFER_BYTES
+    )
+    # Of a file that is missing or damaged array_record itself says that it holds nothing.
+    if (found := reader.num_records()) < skip + take:
+        raise ValueError(f"{file} holds {found} records of the {skip + take} that it should")
+    return reader
