@@ -92,7 +92,7 @@ def test_goals_are_of_medians_and_the_ratio_of_the_best():
     assert goals["read_ratio"]["measured"] == 1.2 and not goals["read_ratio"]["met"]
     assert goals["read_ms"] == {"measured": 0.2, "at_most": 2.0, "met": True}
     assert goals["state_bytes"]["met"]
-    assert found["best"]["large"]["read_ms"] == 0.12
+    assert found["best"]["large"]["read_ms"] == 0.12 and found["read_cpu_ratio"] == 1.2
 
 
 def test_sizes_of_the_larger_set_are_those_of_the_smaller(folder):
