@@ -46,8 +46,8 @@ class DataConfig:
             time limit.
         read_timeout_s: a record that takes longer to read and decode ends the run, by its name.
         log_samples: writes which records each step was trained on to `samples.jsonl`, for audits.
-        cache_mib: memory for parsed records, payloads still encoded; reading a record again
-            costs several times its decoding.
+        cache_mib: memory for parsed records, payloads still encoded; it saves reading and parsing
+            a record again, which matters most on slow storage.
     """
 
     sources: tuple[SourceConfig, ...]

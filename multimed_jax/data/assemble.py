@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 
 import numpy as np
@@ -15,6 +15,17 @@ from multimed_jax.data.readers import Readers
 from multimed_jax.data.sources import DataSource
 from multimed_jax.specs import ModalitySpec, Namespace, TaskSpec
 from multimed_jax.types import Batch, StreamBatch, TargetSlots, TokenGrid
+
+
+def read_records(
+    plans: Sequence[PackPlan | None], decoder: Decoder, pool: Executor | Readers | None
+) -> Iterator[Decoded | str]:
+    """What `assemble` lays out: every planned record in order, or why it cannot be decoded.
+
+    A pool begins at once; without one each record is read when it is asked for.
+    """
+    jobs = [(plan, i) for plan in plans if plan is not None for i in range(len(plan.g))]
+    return iter(pool.map(decoder, jobs) if pool else map(decoder, jobs))
 
 
 def assemble(
@@ -30,6 +41,7 @@ def assemble(
     cursor: np.ndarray,
     pool: Executor | Readers | None = None,
     on_undecodable: Callable[[int, int, str], None] = lambda source, row, reason: None,
+    records: Iterator[Decoded | str] | None = None,
 ) -> Batch:
     """The batch of one pack for each lane; None gives a pack of padding.
 
@@ -47,13 +59,13 @@ def assemble(
         cursor: goes into the batch as it is.
         pool: reads and decodes; None does so here. The batch does not depend on it.
         on_undecodable: told (source, row, reason) of every record whose slots stay padding.
+        records: of `read_records`, where it was called before.
 
     Raises:
         UserError: where a record cannot be read, or does not have the size that was planned.
     """
     decoder = Decoder(layout, sources, modalities, tasks, seed, train)
-    jobs = [(plan, i) for plan in plans if plan is not None for i in range(len(plan.g))]
-    decoded = iter(pool.map(decoder, jobs) if pool else map(decoder, jobs))
+    decoded = read_records(plans, decoder, pool) if records is None else records
     batch = empty_batch(layout, cursor)
     for p, plan in enumerate(plans):
         if plan is None:

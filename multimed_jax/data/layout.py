@@ -27,8 +27,6 @@ from multimed_jax.specs import (
 from multimed_jax.types import UserError
 
 _MULTIPLE = 8
-# Records of a source that its mean shares are taken from; the largest record is looked for in all.
-_SAMPLED = 1 << 16
 
 
 class SizedSplit(Protocol):
@@ -200,22 +198,17 @@ def _largest(
     source: DataSource, size: Sizes, streams: tuple[StreamSpec, ...], row_width: int
 ) -> Int[np.ndarray, "S"]:
     """Most tokens of each stream in one record; refuses a record that no row can hold."""
-    rows = slice(None) if size.rows is None else size.rows
-    tokens = size.tokens[rows]
-    if not len(tokens):
-        return np.zeros(len(streams), np.int64)
-    total = tokens.sum(axis=1)
-    worst = int(total.argmax())
-    if total[worst] > row_width:
-        row = worst if size.rows is None else int(size.rows[worst])
-        stream = streams[int(tokens[worst].argmax())].name
+    largest, longest, (row, *_) = size.summary.largest
+    total = int(longest.sum())
+    if total > row_width:
+        stream = streams[int(longest.argmax())].name
         raise UserError(
             f"record {row} of source {source.info.name!r} split {source.split!r} has "
-            f"{total[worst]} tokens (most of them in stream {stream!r}); config.data.row_width "
+            f"{total} tokens (most of them in stream {stream!r}); config.data.row_width "
             f"accepts at most {row_width}: widen the rows or cut the input by the modality's "
             "options"
         )
-    return tokens.max(axis=0).astype(np.int64)
+    return largest.astype(np.int64)
 
 
 def _means(
@@ -235,9 +228,7 @@ def _means(
     tokens, having, targets, pairs = [], [], [], []
     words = np.array([stream.kind == WORDS for stream in streams])
     for size in sizes:
-        n = size.num_drawable
-        rows = size.drawable_row(np.arange(0, n, max(1, n // _SAMPLED)))
-        count = size.tokens[rows].astype(np.float64)
+        count = size.summary.sampled_tokens.astype(np.float64)
         member = stream_modality[:, None] == np.arange(len(config.modalities))
         present = (count @ member) > 0
         p = config.data.modality_dropout
@@ -246,7 +237,7 @@ def _means(
         kept = np.where(number > 1, 1 - p + p**number / np.maximum(number, 1), 1.0)
         tokens.append((count * kept[:, None]).mean(axis=0))
         having.append(((count > 0) * kept[:, None]).mean(axis=0))
-        targets.append(size.has_target[rows].mean(axis=0))
+        targets.append(size.summary.sampled_has_target.mean(axis=0))
         pairs.append((count[:, words].any(axis=1) & count[:, ~words].any(axis=1)).mean())
     mean = weights @ np.array(tokens)
     share = weights @ np.array(having)

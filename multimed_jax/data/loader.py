@@ -16,7 +16,8 @@ from absl import logging
 from jaxtyping import Int
 
 from multimed_jax.config import RunConfig
-from multimed_jax.data.assemble import assemble
+from multimed_jax.data.assemble import assemble, read_records
+from multimed_jax.data.decode import Decoded, Decoder
 from multimed_jax.data.layout import Layout
 from multimed_jax.data.packing import PackPlan
 from multimed_jax.data.readers import Readers
@@ -27,6 +28,8 @@ from multimed_jax.specs import Namespace
 from multimed_jax.types import Batch, UserError
 
 Plans = tuple[list[PackPlan | None], np.ndarray]  # one pack for each lane, the cursor after them
+# And the records, which threads are reading.
+_Reading = tuple[list[PackPlan | None], np.ndarray, Iterator[Decoded | str]]
 
 
 def batch_fill(batch: Batch, layout: Layout) -> dict[str, float]:
@@ -74,8 +77,21 @@ class _Loader:
             logging.warning("record %d of %s cannot be decoded: %s", row, key[0], reason)
         self._undecodable[key] = reason
 
-    def _assemble(self, element: Plans) -> Batch:
+    def _read(self, element: Plans) -> _Reading:
         plans, cursor = element
+        config = self._config
+        decoder = Decoder(
+            self._layout,
+            self._sources,
+            config.modalities,
+            config.tasks,
+            config.seed,
+            self._train,
+        )
+        return plans, cursor, read_records(plans, decoder, self._readers)
+
+    def _assemble(self, element: _Reading) -> Batch:
+        plans, cursor, records = element
         return assemble(
             plans,
             self._layout,
@@ -88,11 +104,18 @@ class _Loader:
             cursor=cursor,
             pool=self._readers,
             on_undecodable=self._note,
+            records=records,
         )
 
     def _stream(self, plans: grain.IterDataset[Plans]) -> grain.DatasetIterator[Batch]:
-        """Assembles ahead in a thread of its own."""
-        batches = plans.map(self._assemble)
+        """Assembles ahead in a thread of its own.
+
+        Another one plans, and has the records of the next batch read while this one is laid out.
+        """
+        reading = plans.map(self._read)
+        if self._readers is not None and self._config.data.prefetch:
+            reading = grain.experimental.ThreadPrefetchIterDataset(reading, prefetch_buffer_size=1)
+        batches = reading.map(self._assemble)
         prefetched = grain.experimental.ThreadPrefetchIterDataset(
             batches, prefetch_buffer_size=self._config.data.prefetch
         )

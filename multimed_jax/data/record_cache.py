@@ -1,4 +1,4 @@
-"""Keeps parsed records in memory: reading and parsing one costs several times its decoding.
+"""Keeps parsed records in memory, which saves reading and parsing them again in every epoch.
 
 Epochs draw records in random order, so nothing is ever evicted: records stay until the budget is
 full, later ones are read again each time. The payloads stay encoded as the shards hold them.

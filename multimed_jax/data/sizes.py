@@ -6,8 +6,10 @@ A sidecar is made by one pass over the finished shards in on-disk order, and mem
                                                                  has_target.npy bool [n, tasks]
                                                                  group.npy    uint64 [n]
                                                                  windows.npy  int32  [n]
+                                                                 summary-<used>/
 
-The spec hash covers the modalities' options and the tasks, so a change of geometry makes another.
+`size_summary` tells what a summary holds. The spec hash covers the modalities' options and the
+tasks, so a change of geometry makes another.
 """
 
 from __future__ import annotations
@@ -27,12 +29,13 @@ from absl import logging
 from jaxtyping import Bool, Int, Int32, UInt64
 
 from multimed_jax.config_io import to_json
+from multimed_jax.data.size_summary import Summary, let_go, open_summary, summarise
 from multimed_jax.data.sources import DataSource
 from multimed_jax.layers.decode_errors import DecodeError
 from multimed_jax.specs import ModalitySpec, TaskSpec
 from multimed_jax.types import Parts, Record, UserError
 
-_NUM_CHECKED = 8
+_NUM_CHECKED = 4  # places, two records each: opening a shard of many records takes milliseconds
 _POLL_S = 0.2
 
 
@@ -45,18 +48,24 @@ class Sizes:
         has_target: whether the record carries each configured task that its source is used for.
         group: first 8 bytes of the SHA-256 of the record's group_id.
         windows: samples that the record makes at evaluation (`specs.Windows`), mostly 1.
+        stored: the summary, where it lies in files.
     """
 
     tokens: Int32[np.ndarray, "n S"]
     has_target: Bool[np.ndarray, "n tasks"]
     group: UInt64[np.ndarray, "n"]
     windows: Int32[np.ndarray, "n"]
+    stored: Summary | None = None
 
     @functools.cached_property
+    def summary(self) -> Summary:
+        """Of all records."""
+        return self.stored or summarise(self.tokens, self.has_target)
+
+    @property
     def rows(self) -> Int[np.ndarray, "m"] | None:
         """Rows that have a token and a target; None where all have (and no memory is spent)."""
-        drawable = self.tokens.any(axis=1) & self.has_target.any(axis=1)
-        return None if drawable.all() else np.flatnonzero(drawable)
+        return self.summary.rows
 
     @property
     def num_drawable(self) -> int:
@@ -70,6 +79,14 @@ class Sizes:
     def drawable_row(self, index: Int[np.ndarray, "k"]) -> Int[np.ndarray, "k"]:
         """The row of the index-th drawable record."""
         return index if self.rows is None else self.rows[index]
+
+    def take(
+        self, rows: Int[np.ndarray, "k"]
+    ) -> tuple[Int32[np.ndarray, "k S"], Bool[np.ndarray, "k tasks"]]:
+        """Tokens and targets of some records; no page of a large sidecar stays mapped."""
+        found = self.tokens[rows], self.has_target[rows]
+        let_go(self.tokens, self.has_target, self.rows)
+        return found
 
 
 def load_sizes(
@@ -108,7 +125,11 @@ def load_sizes(
         folder = next((f for f in folders if f.is_dir()), None)
     sizes = _load(folder)
     _check(source, modalities, tasks, sizes, folder)
-    sizes = _restrict(sizes, [task.name in source.tasks for task in tasks])
+    let_go(sizes.tokens, sizes.has_target, sizes.group, sizes.windows)
+    used = np.array([task.name in source.tasks for task in tasks])
+    summary = open_summary(folder, sizes.tokens, sizes.has_target, used, process_index == 0)
+    targets = sizes.has_target if summary.has_target is None else summary.has_target
+    sizes = dataclasses.replace(sizes, has_target=targets, stored=summary)
     if sizes.num_skipped:
         logging.info(
             "%s %s: %d of %d records have no token of a configured modality or no target of a "
@@ -249,14 +270,15 @@ def _load(folder: Path) -> Sizes:
 def _check(source, modalities, tasks, sizes: Sizes, folder: Path) -> None:
     """Counts a few rows again: a sidecar of other shards, or in another order, does not match."""
     n = len(source)
-    lengths = {len(getattr(sizes, field.name)) for field in dataclasses.fields(sizes)}
+    lengths = {len(a) for a in (sizes.tokens, sizes.has_target, sizes.group, sizes.windows)}
     if lengths != {n}:
         raise UserError(
             f"the sizes in {folder} are stale: they are of {len(sizes.tokens)} records, "
             f"{source.info.name!r} has {n}; delete them"
         )
-    rng = np.random.default_rng(n)
-    for row in sorted(rng.choice(n, size=min(n, _NUM_CHECKED), replace=False).tolist()):
+    pairs, rng = (n + 1) // 2, np.random.default_rng(n)
+    chosen = sorted(rng.choice(pairs, size=min(pairs, _NUM_CHECKED), replace=False).tolist())
+    for row in (row for pair in chosen for row in (2 * pair, 2 * pair + 1) if row < n):
         stored = _RecordSize(
             sizes.tokens[row].tolist(),
             sizes.has_target[row].tolist(),
@@ -268,9 +290,3 @@ def _check(source, modalities, tasks, sizes: Sizes, folder: Path) -> None:
                 f"the sizes in {folder} are stale: row {row} of {source.info.name!r} does not "
                 "match its record; delete them"
             )
-
-
-def _restrict(sizes: Sizes, used: list[bool]) -> Sizes:
-    if all(used):
-        return sizes
-    return dataclasses.replace(sizes, has_target=sizes.has_target & np.array(used))

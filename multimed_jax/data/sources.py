@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from multimed_jax.config import SourceConfig
+from multimed_jax.data.shards import ShardedRecords
 from multimed_jax.specs import Namespace, SourceInfo
 from multimed_jax.types import Record, UserError
 
@@ -128,7 +129,7 @@ def open_source(config: SourceConfig, data_dir: str, split: str) -> BuiltSource:
         tasks=tasks,
         class_counts=_counts(metadata, split),
         train_class_counts=_counts(metadata, "train"),
-        records=builder.as_data_source(split),
+        records=_records(builder, split),
     )
 
 
@@ -201,6 +202,13 @@ def namespaces(sources: Sequence[DataSource], task: str) -> tuple[Namespace, ...
 
 
 # ------------------------------------------------------------------------------- internals
+
+
+def _records(builder: Any, split: str) -> Any:
+    if builder.info.file_format is None or builder.info.file_format.value != "array_record":
+        return builder.as_data_source(split)
+    parse = builder.info.features.deserialize_example_np
+    return ShardedRecords(builder.info.splits[split].file_instructions, parse)
 
 
 def _added(first: tuple[Any, ...], second: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -105,8 +105,7 @@ def gather_samples(
     has_target = np.empty((len(row), len(layout.tasks)), bool)
     for index, size in enumerate(sizes):
         here = np.flatnonzero(source == index)
-        tokens[here] = size.tokens[row[here]]
-        has_target[here] = size.has_target[row[here]]
+        tokens[here], has_target[here] = size.take(row[here])
     present = modalities_of(layout, tokens)
     whole, first = np.zeros(len(row), bool), np.zeros(len(row), np.int64)
     return Samples(source, row, draw, tokens, has_target, present, whole, first)

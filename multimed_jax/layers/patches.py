@@ -109,7 +109,11 @@ def read_pixels(
     """
     read = read_colour if colour else read_grey
     pixels = read(encoded_bytes(image), size, stored_size(image))
-    return pixels * np.float32(2.0 / WHITE) - np.float32(1.0)
+    # In place where the array is its own (Pillow's 32-bit images are not): pages are what costs.
+    out = pixels if pixels.flags.writeable else None
+    pixels = np.multiply(pixels, np.float32(2.0 / WHITE), out=out)
+    pixels -= np.float32(1.0)
+    return pixels
 
 
 def decode_patches(

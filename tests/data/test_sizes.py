@@ -137,6 +137,7 @@ def test_it_lies_beside_the_version_folder_and_tells_specs_apart(tmp_path):
     assert sorted(p.name for p in (folder.parent / found[1] / "train").iterdir()) == [
         "group.npy",
         "has_target.npy",
+        "summary-1",
         "tokens.npy",
         "windows.npy",
     ]
