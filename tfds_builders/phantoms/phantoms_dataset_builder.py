@@ -126,7 +126,7 @@ class Builder(MedicalBuilder):
         licence="Apache-2.0",
         licence_forbids="any use as clinical evidence: no figure comes from a patient",
         how_to_obtain="nothing to download; the build simulates it",
-        citation="",
+        citation="The multimed-jax authors: multimed-jax, simulated by tfds_builders/phantoms",
         group_key="patient (simulated; one record per study)",
         unit="study",
         size="100 to 10,000,000 patients, by config",
