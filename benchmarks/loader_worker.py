@@ -61,10 +61,14 @@ def input_wait(workdir: Path) -> dict[str, float]:
 
 
 def train(config: RunConfig) -> dict[str, float]:
-    """Trains, and gives what the log says."""
+    """Trains, a pack on each device, and gives what the log says."""
+    import jax
+
     from multimed_jax.preemption import stop_on_signals
     from multimed_jax.train import train_and_evaluate
 
+    lanes = jax.device_count()
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, lanes=lanes))
     with tempfile.TemporaryDirectory() as folder, stop_on_signals() as stop:
         train_and_evaluate(config, Path(folder) / "run", stop)
         return input_wait(Path(folder) / "run")
