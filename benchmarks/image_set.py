@@ -78,7 +78,8 @@ class ImageSet(MedicalBuilder, skip_registration=True):
     def stream_splits(self) -> dict[str, StreamedSplit]:
         return {SPLIT: StreamedSplit(len(list(self.folder.iterdir())), self._records)}
 
-    def _records(self) -> Iterator[SourceRecord]:
+    def _records(self, block: int) -> Iterator[SourceRecord]:
+        del block  # there is one
         for number, path in enumerate(sorted(self.folder.iterdir())):
             yield SourceRecord(
                 sample_id=path.name,

@@ -17,7 +17,17 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-_PACKAGES = ("multimed_jax", "jax", "jaxlib", "numpy", "grain", "array_record", "torch")
+_PACKAGES = (
+    "multimed_jax",
+    "jax",
+    "jaxlib",
+    "numpy",
+    "grain",
+    "array_record",
+    "tensorflow-datasets",
+    "apache-beam",
+    "torch",
+)
 
 
 @dataclasses.dataclass(frozen=True)

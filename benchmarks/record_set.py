@@ -31,8 +31,9 @@ SHARD_RECORDS = 100_000
 SPLIT = "train"
 
 
-def elements(count: int) -> Iterator[SourceRecord]:
-    """Random elements with random values."""
+def elements(count: int, block: int) -> Iterator[SourceRecord]:
+    """Random elements with random values, in one block."""
+    del block
     rng = np.random.default_rng(0)
     letters = np.frombuffer(b"ACGT", np.uint8)
     for i in range(count):

@@ -7,6 +7,7 @@ itself, its peak memory among it. So several workers can take turns, each in its
 
 from __future__ import annotations
 
+import contextlib
 import json
 import resource
 import subprocess
@@ -47,8 +48,9 @@ class Worker:
 
     def step(self) -> None:
         assert self._process.stdin is not None
-        self._process.stdin.write("\n")
-        self._process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # it has ended; reading says how
+            self._process.stdin.write("\n")
+            self._process.stdin.flush()
         self.steps.append(self._read())
 
     def finish(self) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from multimed_jax import train
@@ -17,7 +19,7 @@ def test_the_log_tells_the_share_of_time_that_waits_for_input(monkeypatch):
             yield second
 
     window = train._Window()
-    stream = batches([1.0, 2.0, 0.0])
+    stream: Any = batches([1.0, 2.0, 0.0])
     for _ in range(3):
         window.next(stream)
         now[0] += 3.0  # the step itself

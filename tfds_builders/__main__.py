@@ -114,8 +114,13 @@ def _build_one(given: str, args: Any) -> None:
     generation = dataclasses.replace(
         args.generation, config=None if args.generation.config_idx is not None else config
     )
+    where = str(FOLDER / name)
+    if generation.beam_pipeline_options is not None:
+        # By the name of its module: from a folder it gets one that no worker can import.
+        generation = dataclasses.replace(generation, imports=builder_cls.__module__)
+        where = name
     args = dataclasses.replace(
-        args, positional_datasets=[str(FOLDER / name)], datasets=[], generation=generation
+        args, positional_datasets=[where], datasets=[], generation=generation
     )
     data_dir = Path(args.paths.data_dir).expanduser()
     with _tidy(data_dir / name), _tidy(data_dir / "downloads"):

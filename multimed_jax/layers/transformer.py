@@ -15,7 +15,9 @@ from jaxtyping import Array, Float
 
 from multimed_jax.config import ModelConfig
 from multimed_jax.layers.attention import packed_attention
+from multimed_jax.layers.gelu import gelu
 from multimed_jax.layers.posemb import rotate
+from multimed_jax.layers.rms_norm import RMSNorm
 from multimed_jax.layers.sight import Sight
 
 
@@ -58,6 +60,15 @@ class Anywhere:
         return function
 
 
+@jax.custom_vjp
+def _unstack(x_N3D: Float[Array, "N 3 D"]) -> tuple[Float[Array, "N D"], ...]:
+    """Queries, keys and values; by default the gradient adds three arrays padded to x's size."""
+    return x_N3D[:, 0], x_N3D[:, 1], x_N3D[:, 2]
+
+
+_unstack.defvjp(lambda x: (_unstack(x), None), lambda _, g: (jnp.stack(g, axis=1),))
+
+
 class Block(nnx.Module):
     """Attention and a gated MLP, each behind its own RMS norm and added to the stream.
 
@@ -79,11 +90,11 @@ class Block(nnx.Module):
         self.num_heads = config.num_heads
         self.attention = config.attention
         self.placement = placement
-        self.norm_attention = nnx.RMSNorm(width, dtype=dtype, rngs=rngs)
+        self.norm_attention = RMSNorm(width, dtype=dtype, rngs=rngs)
         # Three dimensions, so that a cut of the last one cuts queries, keys and values by heads.
         self.qkv = nnx.LinearGeneral(width, (3, width), use_bias=False, dtype=dtype, rngs=rngs)
         self.out = linear(width, width, kernel_init=out_init)
-        self.norm_mlp = nnx.RMSNorm(width, dtype=dtype, rngs=rngs)
+        self.norm_mlp = RMSNorm(width, dtype=dtype, rngs=rngs)
         self.mlp_in = linear(width, hidden)
         self.mlp_out = linear(hidden, width, kernel_init=out_init)
 
@@ -100,7 +111,7 @@ class Block(nnx.Module):
         x_ND = rearrange(x_BTD, "b t d -> (b t) d")
         q, k, v = (
             pin(rearrange(a, "(b t) (h c) -> b h t c", b=batch, h=self.num_heads), kind="heads")
-            for a in jnp.moveaxis(self.qkv(self.norm_attention(x_ND)), 1, 0)
+            for a in _unstack(self.qkv(self.norm_attention(x_ND)))
         )
         y = packed_attention(
             rotate(q, angles_BTF),
@@ -112,7 +123,7 @@ class Block(nnx.Module):
         )
         y = rearrange(pin(y, kind="heads"), "b h t c -> (b t) (h c)")
         x_ND = pin(x_ND + self.out(y), kind="packs")
-        hidden = pin(jax.nn.gelu(self.mlp_in(self.norm_mlp(x_ND))), kind="hidden")
+        hidden = pin(gelu(self.mlp_in(self.norm_mlp(x_ND))), kind="hidden")
         x_ND = pin(x_ND + self.mlp_out(hidden), kind="packs")
         return rearrange(x_ND, "(b t) d -> b t d", b=batch)
 
@@ -147,7 +158,7 @@ class Transformer(nnx.Module):
             self.layers = nnx.List(
                 [Block(config, rngs, placement) for _ in range(config.num_layers)]
             )
-        self.norm = nnx.RMSNorm(config.d_model, dtype=compute_dtype(config), rngs=rngs)
+        self.norm = RMSNorm(config.d_model, dtype=compute_dtype(config), rngs=rngs)
 
     def __call__(
         self,

@@ -17,8 +17,9 @@ NUM_RECORDS = {"train": 24, "validation": 6, "test": 10}
 RATE_HZ = 25.0
 
 
-def records(split: str) -> Iterator[SourceRecord]:
-    """Waves of 4 s; beats of every other record come at irregular times."""
+def records(split: str, block: int) -> Iterator[SourceRecord]:
+    """Waves of 4 s; beats of every other record come at irregular times. One block a split."""
+    assert block == 0
     rng = np.random.default_rng(sorted(NUM_RECORDS).index(split))
     for i in range(NUM_RECORDS[split]):
         irregular = i % 2

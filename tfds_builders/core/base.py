@@ -7,7 +7,6 @@ pass streams the records of one split after the other. Nothing of a payload is k
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,14 +15,14 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from multimed_jax.types import UserError
-from tfds_builders.core import fingerprints
+from tfds_builders.core import beam, fingerprints
 from tfds_builders.core.build_options import BuildOptions, current_options
 from tfds_builders.core.card import check_datasheet, write_card
 from tfds_builders.core.downloads import Download, Downloader, obtain
 from tfds_builders.core.fingerprints import PrintLog
 from tfds_builders.core.ledger import Ledger, described
 from tfds_builders.core.paper import PaperCitation
-from tfds_builders.core.planning import DuplicatePolicy, Plan, SplitMode, make_plan
+from tfds_builders.core.planning import DuplicatePolicy, Plan, SplitMode, index_rows, make_plan
 from tfds_builders.core.quarantine import DEFAULT_MAX_RATE, Quarantine
 from tfds_builders.core.records import (
     BASE_KEYS,
@@ -33,8 +32,9 @@ from tfds_builders.core.records import (
     SourceRecord,
     UnreadableRecord,
 )
+from tfds_builders.core.shards import Output, write_splits
 from tfds_builders.core.splits import SPLITS
-from tfds_builders.core.streamed import StreamedSplit, facts_of
+from tfds_builders.core.streamed import Completer, StreamedSplit, facts_of
 from tfds_builders.core.targets import TargetKind, target_features
 
 Example = dict[str, Any]
@@ -172,6 +172,7 @@ class MedicalBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _make_download_manager(self, download_dir: Any, download_config: Any) -> Any:
         self.options.check_terms(self.CARD)
+        beam.check(download_config, type(self), MedicalBuilder)
         # tfds itself answers a missing manual folder with an AssertionError.
         given = download_config.manual_dir
         if self.NEEDS_MANUAL_DIR and (given is None or not Path(given).is_dir()):
@@ -188,12 +189,13 @@ class MedicalBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         self._names = self.options.names(
             self.PRIVATE_IDS, self.CARD.namespace, Path(self._data_dir_root)
         )
+        self._completer = Completer(self.CARD.unit, self._names)
         self._prints: PrintLog | None = None
-        streamed = self.stream_splits()
-        if streamed is not None:
+        self._streamed = self.stream_splits()
+        if self._streamed is not None:
             self._ledger = Ledger(self.class_names(), self.target_kinds())
-            self._facts = facts_of(streamed)
-            return {split: self._stream(split, part) for split, part in streamed.items()}
+            self._facts = facts_of(self._streamed)
+            return {split: self._stream(split, part) for split, part in self._streamed.items()}
         if self.DOWNLOADS:
             folder = Path(dl_manager._download_dir) / self.CARD.name
             self.download_dir = obtain(self.DOWNLOADS, self.make_downloader(folder))
@@ -210,6 +212,14 @@ class MedicalBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def _generate_examples(self, **kwargs: Any) -> Iterator[tuple[str, Example]]:
         # tfds demands it; `_split_generators` already returns the generators.
         raise NotImplementedError
+
+    def _generate_splits(self, dl_manager: Any, download_config: Any) -> list[Any]:
+        generators = self._split_generators(dl_manager)
+        output = Output.of(self, generators, download_config)
+        if beam.is_wanted(download_config) and self._streamed is not None:
+            job = beam.Job(self._streamed, self._completer, self._ledger.empty(), output)
+            return beam.write_splits(job, self._ledger, download_config)
+        return write_splits(generators, output, download_config.max_examples_per_split)
 
     def _download_and_prepare(self, dl_manager: Any, download_config: Any) -> None:
         super()._download_and_prepare(dl_manager, download_config)
@@ -228,31 +238,15 @@ class MedicalBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _index(self, manual_dir: Path) -> Plan:
         quarantine = Quarantine(self._names.sample)
-        rows: list[SourceRecord] = []
-        keys: list[AuditKey | None] = []
-        for source in self.read_source(manual_dir, quarantine):
-            try:
-                keys.append(source.audit_key())
-            except UnreadableRecord as error:
-                quarantine.add(source.sample_id, str(error))
-                continue
-            # The payload and the audit stay behind: only the row's few strings are kept.
-            rows.append(dataclasses.replace(source, record={}, audit=None))
+        rows, keys = index_rows(self.read_source(manual_dir, quarantine), quarantine)
         quarantine.check(len(rows), self.MAX_BAD_RATE)
         if not rows:
             raise UserError(
                 f"no records found under {manual_dir}; expected layout: {self.EXPECTED_LAYOUT}; "
                 f"{self._how_to_obtain()}"
             )
-        plan, self._facts = make_plan(
-            rows,
-            keys,
-            quarantine,
-            self.split_mode(),
-            self.duplicate_policy(),
-            self.CARD,
-            self._names,
-        )
+        how = self.split_mode(), self.duplicate_policy()
+        plan, self._facts = make_plan(rows, keys, quarantine, *how, self.CARD, self._names)
         return plan
 
     # ------------------------------------------------------------------------ writing pass
@@ -262,23 +256,25 @@ class MedicalBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         for source in self.read_source(manual_dir, Quarantine()):
             where = plan.get(source.sample_id)
             if where is not None and where[0] == split:
-                yield self._complete(split, source, where[1])
+                yield self._complete(self._ledger, split, source, where[1])
 
     def _stream(self, split: str, part: StreamedSplit) -> Iterator[tuple[str, Example]]:
-        for source in part.records():
-            yield self._complete(split, source, source.group_id)
+        # By block, as the workers of a Beam build count, so that sums agree to the last digit.
+        for block in range(part.num_blocks):
+            ledger = self._ledger.empty()
+            for source in part.records(block):
+                yield self._complete(ledger, split, source, source.group_id)
+            self._ledger.include(ledger.state())
 
-    def _complete(self, split: str, source: SourceRecord, group: str) -> tuple[str, Example]:
-        name = self._names.sample(source.sample_id)
+    def _complete(
+        self, ledger: Ledger, split: str, source: SourceRecord, group: str
+    ) -> tuple[str, Example]:
         try:
             payload = source.load()
         except UnreadableRecord as error:
+            name = self._names.sample(source.sample_id)
             raise UserError(f"{name} could be read at first and no longer: {error}") from error
-        ids = {"sample_id": source.sample_id, "group_id": group, "unit": self.CARD.unit}
-        # Of the source's own ids, as the splits are: the same whatever the key is.
-        self._ledger.add(split, {**ids, **payload})
-        written = {"sample_id": name, "group_id": self._names.group(group)}
-        record = {**ids, **written, **payload}
+        name, record = self._completer(ledger, split, source, payload, group)
         if self._prints is not None:
             known = source.audit if isinstance(source.audit, AuditKey) else None
             self._prints.add(split, record, known)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from multimed_jax.types import UserError
+from tfds_builders.core import beam
 from tfds_builders.core.build_options import BuildOptions
 
 
@@ -22,7 +23,7 @@ def read_options(argv: Sequence[str]) -> tuple[BuildOptions, list[str]]:
     """The options that the flags say, and the other arguments.
 
     Raises:
-        UserError: a flag without its value.
+        UserError: a flag without its value; as `beam.pipeline_options`.
     """
     parser = Parser("tfds_builders build", add_help=False, allow_abbrev=False)
     parser.add_argument(
@@ -43,9 +44,18 @@ def read_options(argv: Sequence[str]) -> tuple[BuildOptions, list[str]]:
         metavar="NAME",
         help="a restricted source whose terms you have read and keep to; may be repeated",
     )
+    parser.add_argument(
+        "--beam_runner",
+        metavar="NAME",
+        help="build as a Beam pipeline on this runner, such as DirectRunner",
+    )
+    parser.add_argument("--beam_pipeline_options", help=argparse.SUPPRESS)  # of `tfds build`
     if {"-h", "--help"} & set(argv):
         parser.print_help()
     own, rest = parser.parse_known_args(argv)
+    pipeline = beam.pipeline_options(own.beam_runner, own.beam_pipeline_options)
+    if pipeline is not None:
+        rest = [*rest, f"--beam_pipeline_options={pipeline}"]
     options = BuildOptions(
         hash_key_file=own.hash_key,
         accept_burned_in=own.accept_burned_in,

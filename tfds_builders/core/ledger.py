@@ -78,6 +78,29 @@ class Ledger:
         digest = hashlib.sha256(split.encode() + record_digest(record)).digest()
         self._sum = (self._sum + int.from_bytes(digest, "big")) % _MODULUS
 
+    def empty(self) -> Ledger:
+        """A ledger of the same tasks that has counted nothing."""
+        return Ledger(self.class_names, self.kinds)
+
+    def state(self) -> dict[str, Any]:
+        """What was counted, in values that JSON keeps; `include` takes it."""
+        return {
+            "num_records": dict(self.num_records),
+            "counts": {
+                split: {task: counts.state() for task, counts in per_task.items()}
+                for split, per_task in self._counts.items()
+            },
+            "sum": self._sum,
+        }
+
+    def include(self, state: Mapping[str, Any]) -> None:
+        """Counts what another ledger did; of sums the last digits follow the order of calls."""
+        for split in SPLITS:
+            self.num_records[split] += state["num_records"][split]
+            for task, counts in self._counts[split].items():
+                counts.include(state["counts"][split][task])
+        self._sum = (self._sum + state["sum"]) % _MODULUS
+
     def content_hash(self) -> str:
         """64 hex digits of all records and their splits."""
         counts = np.array([self.num_records[split] for split in SPLITS], "<i8").tobytes()

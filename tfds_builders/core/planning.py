@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
 from multimed_jax.types import UserError
 from tfds_builders.core import audit
 from tfds_builders.core.quarantine import Quarantine
-from tfds_builders.core.records import AuditKey, SourceCard, SourceRecord
+from tfds_builders.core.records import AuditKey, SourceCard, SourceRecord, UnreadableRecord
 from tfds_builders.core.splits import assign_splits, count_groups, merge_groups
 
 SplitMode = Literal["group", "stratified", "official"]
@@ -32,6 +32,23 @@ class Names:
 
     sample: Callable[[str], str] = str
     group: Callable[[str], str] = str
+
+
+def index_rows(
+    sources: Iterable[SourceRecord], quarantine: Quarantine
+) -> tuple[list[SourceRecord], list[AuditKey | None]]:
+    """The readable records without payload, and their audit keys; the others go to quarantine."""
+    rows: list[SourceRecord] = []
+    keys: list[AuditKey | None] = []
+    for source in sources:
+        try:
+            keys.append(source.audit_key())
+        except UnreadableRecord as error:
+            quarantine.add(source.sample_id, str(error))
+            continue
+        # The payload and the audit stay behind: only the row's few strings are kept.
+        rows.append(dataclasses.replace(source, record={}, audit=None))
+    return rows, keys
 
 
 def make_plan(

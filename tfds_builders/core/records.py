@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import re
 import struct
@@ -163,20 +164,24 @@ def record_digest(record: Mapping[str, Any]) -> bytes:
 
 
 def _feed(update: Callable[[bytes], None], value: Any) -> None:
-    # Every value is preceded by a type tag and its length, so no two structures look alike.
-    if isinstance(value, Mapping):
+    # Every value is preceded by a type tag and its length, so no two structures look alike. The
+    # commonest types come first, by identity: a record of 1 kB has forty values.
+    kind = type(value)
+    if kind is str:
+        update(_fed_text(value))
+    elif kind is np.ndarray:
+        _feed_array(update, value)
+    elif kind is dict or isinstance(value, Mapping):
         update(b"m" + struct.pack("<q", len(value)))
         for key in sorted(value):
-            _feed(update, key)
+            update(_fed_key(key))
             _feed(update, value[key])
     elif isinstance(value, str):
-        raw = value.encode()
-        update(b"s" + struct.pack("<q", len(raw)) + raw)
+        update(_fed_text(value))
     elif isinstance(value, bytes):
         update(b"b" + struct.pack("<q", len(value)) + value)
     elif isinstance(value, (np.ndarray, np.generic)):
-        array = np.ascontiguousarray(value)
-        update(b"a" + f"{array.dtype.str}{np.shape(value)}".encode() + array.tobytes())
+        _feed_array(update, value)
     elif isinstance(value, (bool, int)):
         update(b"i" + str(int(value)).encode() + b";")
     elif isinstance(value, float):
@@ -189,3 +194,16 @@ def _feed(update: Callable[[bytes], None], value: Any) -> None:
         update(b"n")
     else:
         raise TypeError(f"a record holds a value of type {type(value).__name__}")
+
+
+def _feed_array(update: Callable[[bytes], None], value: Any) -> None:
+    array = np.ascontiguousarray(value)
+    update(b"a" + f"{array.dtype.str}{np.shape(value)}".encode() + array.tobytes())
+
+
+def _fed_text(text: str) -> bytes:
+    raw = text.encode()
+    return b"s" + struct.pack("<q", len(raw)) + raw
+
+
+_fed_key = functools.lru_cache(maxsize=1024)(_fed_text)

@@ -100,6 +100,15 @@ class TargetCounts:
                 for i in np.flatnonzero(array):
                     self.class_counts[i] += 1
 
+    def state(self) -> list[list[float]]:
+        """All counts and sums; `include` takes them."""
+        return [list(map(float, self.class_counts)), *self._sums.tolist()]
+
+    def include(self, state: list[list[float]]) -> None:
+        """Counts what another object did."""
+        self.class_counts = [int(a + b) for a, b in zip(self.class_counts, state[0], strict=True)]
+        self._sums += np.asarray(state[1:], np.float64)
+
     def stats(self) -> dict[str, list[float]]:
         """Known targets, their sum and sum of squares by column; empty for classes."""
         if self._kind not in ("labels", "values"):

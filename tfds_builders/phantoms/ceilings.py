@@ -121,6 +121,12 @@ def _pearson(explained: float) -> float:
     return float(np.sqrt(explained / total))
 
 
+def expression_of_windows() -> float:
+    """Of records that hold a window and no cell."""
+    explained = _LINEAGE_VARIANCE + _ONE_VARIANCE
+    return float(np.sqrt(explained / (explained + genomics.NOISE_SD**2)))
+
+
 def _expression_of_all_records() -> float:
     """Correlation in a column over records with a cell and records of the window alone.
 

@@ -57,20 +57,30 @@ def cell_type(patients: Patients) -> Int[np.ndarray, "B"]:
     return patients.draws.choice("genomics/type", len(LINEAGES))
 
 
-def expected_levels(patients: Patients) -> Float[np.ndarray, "B C"]:
+def expected_levels(
+    patients: Patients, with_cell: Int[np.ndarray, "B"]
+) -> Float[np.ndarray, "B C"]:
     """Level of every cell type before noise."""
     lineage = (2 * lineage_motifs(patients) - 1)[:, LINEAGES]
-    active = np.where(has_cell(patients) == 1, state(patients), 0.5)
+    active = np.where(with_cell == 1, state(patients), 0.5)
     effect = state_motif(patients) * active
     return BASE_LEVEL + LINEAGE_LEVEL * lineage + STATE_LEVEL * effect[:, None]
 
 
-def targets(patients: Patients) -> Float32[np.ndarray, "B C"]:
-    """The levels, log1p; with a cell only that of its type is known, the others are NaN."""
+def targets(
+    patients: Patients, with_cell: Int[np.ndarray, "B"] | None = None
+) -> Float32[np.ndarray, "B C"]:
+    """The levels, log1p; with a cell only that of its type is known, the others are NaN.
+
+    Args:
+        patients: of the block.
+        with_cell: 1 where the record holds a cell; `has_cell` by default.
+    """
+    with_cell = has_cell(patients) if with_cell is None else with_cell
     noise = patients.draws.normal("genomics/noise", len(LINEAGES))
-    levels = expected_levels(patients) + NOISE_SD * noise
+    levels = expected_levels(patients, with_cell) + NOISE_SD * noise
     other = cell_type(patients)[:, None] != np.arange(len(LINEAGES))
-    hidden = other & (has_cell(patients) == 1)[:, None]
+    hidden = other & (with_cell == 1)[:, None]
     return np.where(hidden, np.nan, levels).astype(np.float32)
 
 

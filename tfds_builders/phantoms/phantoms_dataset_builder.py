@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-from jaxtyping import Int
 
 from multimed_jax.types import UserError
 from tfds_builders.core import features
@@ -21,12 +20,13 @@ from tfds_builders.core.targets import TargetKind
 from tfds_builders.phantoms import eeg
 from tfds_builders.phantoms.ceilings import ceilings, metrics_of_ceilings, subset_ceilings
 from tfds_builders.phantoms.patient import patient_id
-from tfds_builders.phantoms.studies import BASE, STUDIES, modalities_of, stream
+from tfds_builders.phantoms.studies import BASE, SMALL, STUDIES, modalities_of, stream, study_of
 from tfds_builders.phantoms.study import Study
 
 MIN_PATIENTS, MAX_PATIENTS = 100, 10**7
-_BY_NUMBER = "patients_"  # the config `patients_50000` has 50,000 patients
-_HASH_BLOCK = 4096
+# The config `patients_50000` has 50,000 patients; the others have records of at most 1 kB.
+_BY_NUMBER = {"patients": BASE, "eeg": ("brief",), "dna": ("window",)}
+_BLOCK = 4096  # patients whose records one worker makes
 _FEATURES = {
     "oct": features.image_features,
     "ct": features.ct_features,
@@ -48,7 +48,7 @@ class PhantomsConfig(tfds.core.BuilderConfig):
     Attributes:
         num_patients: each yields one record per study.
         seed: another seed, other patients.
-        studies: names of `studies.STUDIES`; they decide the modalities and tasks.
+        studies: names of `studies.STUDIES` or `studies.SMALL`; they decide modalities and tasks.
     """
 
     num_patients: int = 14_000
@@ -73,13 +73,19 @@ class PhantomsConfig(tfds.core.BuilderConfig):
                 f"the studies of phantoms are {list(self.studies)}; accepted: some, each once"
             )
         for study in self.studies:
-            if study not in STUDIES:
-                raise UserError(f"phantoms have no study {study!r}; accepted: {', '.join(STUDIES)}")
+            if study not in STUDIES and study not in SMALL:
+                accepted = ", ".join((*STUDIES, *SMALL))
+                raise UserError(f"phantoms have no study {study!r}; accepted: {accepted}")
+        if len({study.task for study in self.chosen}) < len(self.studies):
+            raise UserError(
+                f"of the studies {list(self.studies)} of phantoms two have one task; accepted: "
+                "one of eeg and brief, one of gene and window"
+            )
 
     @property
     def chosen(self) -> tuple[Study, ...]:
         """The studies themselves."""
-        return tuple(STUDIES[name] for name in self.studies)
+        return tuple(study_of(name) for name in self.studies)
 
 
 class Builder(MedicalBuilder):
@@ -120,7 +126,7 @@ class Builder(MedicalBuilder):
         licence="Apache-2.0",
         licence_forbids="any use as clinical evidence: no figure comes from a patient",
         how_to_obtain="nothing to download; the build simulates it",
-        citation="",
+        citation="The multimed-jax authors: multimed-jax, simulated by tfds_builders/phantoms",
         group_key="patient (simulated; one record per study)",
         unit="study",
         size="100 to 10,000,000 patients, by config",
@@ -170,13 +176,13 @@ class Builder(MedicalBuilder):
     def stream_splits(self) -> dict[str, StreamedSplit]:
         """Each split draws its own patients: a patient's split is the hash of its id."""
         config = self._config
+        num_blocks = -(-config.num_patients // _BLOCK)
         counts: Counter[str] = Counter()
-        for block in _index_blocks(config.num_patients):
-            counts.update(_split_of(int(index)) for index in block)
+        for block in range(num_blocks):
+            counts.update(map(_split_of, _patients(config, block)))
         return {
             split: StreamedSplit(
-                counts[split],
-                functools.partial(_records, config, split),
+                counts[split], functools.partial(_records, config, split), num_blocks
             )
             for split in SPLITS
         }
@@ -185,10 +191,13 @@ class Builder(MedicalBuilder):
         """The ceilings, and what made the records."""
         config = self._config
         tasks = tuple(self.class_names())
+        own = {study.task: study.ceiling for study in config.chosen if study.ceiling is not None}
         return {
-            "ceilings": {task: c for task, c in ceilings().items() if task in tasks},
+            "ceilings": {t: c for t, c in {**ceilings(), **own}.items() if t in tasks},
             "ceiling_metrics": {t: m for t, m in metrics_of_ceilings().items() if t in tasks},
-            "subset_ceilings": {t: c for t, c in subset_ceilings().items() if t in tasks},
+            "subset_ceilings": {
+                t: c for t, c in subset_ceilings().items() if t in tasks and t not in own
+            },
             "simulated": True,
             "num_patients": config.num_patients,
             "seed": config.seed,
@@ -206,34 +215,36 @@ class Builder(MedicalBuilder):
     def _create_builder_config(self, builder_config: Any, version: Any) -> Any:
         # A name `patients_N` stands for one config; the same name with other fields would hide it.
         name = builder_config.name if isinstance(builder_config, PhantomsConfig) else ""
-        if name.startswith(_BY_NUMBER):
+        kind, _, number = name.partition("_")
+        if kind in _BY_NUMBER and number.isdecimal():
             raise UserError(
-                f"the config name {name!r} stands for {_BY_NUMBER}N without further fields; "
+                f"the config name {name!r} stands for {kind}_N without further fields; "
                 "accepted: the name alone, or your fields under another name"
             )
         return super()._create_builder_config(builder_config, version)
 
     @classmethod
     def get_builder_config(cls, name: str, version: Any = None) -> tfds.core.BuilderConfig | None:
-        """A named config, or `patients_N` for any number N of patients."""
-        number = name.removeprefix(_BY_NUMBER)
-        if number != name and number.isdecimal():
+        """A named config, or `patients_N`, `eeg_N` or `dna_N` for any number N of patients."""
+        kind, _, number = name.partition("_")
+        if kind in _BY_NUMBER and number.isdecimal():
             return PhantomsConfig(
-                name=name, description=f"{number} patients", num_patients=int(number)
+                name=name,
+                description=f"{number} patients",
+                num_patients=int(number),
+                studies=_BY_NUMBER[kind],
             )
         return super().get_builder_config(name, version)
 
 
-def _index_blocks(num_patients: int) -> Iterator[Int[np.ndarray, "B"]]:
-    for start in range(0, num_patients, _HASH_BLOCK):
-        yield np.arange(start, min(start + _HASH_BLOCK, num_patients))
+def _patients(config: PhantomsConfig, block: int) -> range:
+    return range(block * _BLOCK, min((block + 1) * _BLOCK, config.num_patients))
 
 
 def _split_of(index: int) -> str:
     return hash_split(patient_id(index), Builder.CARD.namespace)
 
 
-def _records(config: PhantomsConfig, split: str) -> Iterator[SourceRecord]:
-    for block in _index_blocks(config.num_patients):
-        mine = [int(index) for index in block if _split_of(int(index)) == split]
-        yield from stream(config.seed, np.array(mine, np.int64), config.studies)
+def _records(config: PhantomsConfig, split: str, block: int) -> Iterator[SourceRecord]:
+    mine = [index for index in _patients(config, block) if _split_of(index) == split]
+    return stream(config.seed, np.array(mine, np.int64), config.studies)

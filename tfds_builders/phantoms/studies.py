@@ -10,7 +10,7 @@ from jaxtyping import Int
 
 from tfds_builders.core.records import SourceRecord
 from tfds_builders.core.targets import missing_target
-from tfds_builders.phantoms import base_studies, more_studies
+from tfds_builders.phantoms import base_studies, more_studies, small_studies
 from tfds_builders.phantoms.patient import SEXES, SITES, Patients, make_patients, patient_id
 from tfds_builders.phantoms.study import EMPTY, Item, Study
 
@@ -18,7 +18,13 @@ BLOCK = 256  # patients rendered together; what they are does not depend on it
 STUDIES: Mapping[str, Study] = {
     study.name: study for study in (*base_studies.STUDIES, *more_studies.STUDIES)
 }
+SMALL: Mapping[str, Study] = {study.name: study for study in small_studies.STUDIES}
 BASE = tuple(study.name for study in base_studies.STUDIES)
+
+
+def study_of(name: str) -> Study:
+    """The study of this name: of `STUDIES`, or of `SMALL`."""
+    return STUDIES[name] if name in STUDIES else SMALL[name]
 
 
 def modalities_of(chosen: Sequence[Study]) -> tuple[str, ...]:
@@ -30,7 +36,7 @@ def stream(
     seed: int, indices: Int[np.ndarray, "N"], names: Sequence[str] = BASE
 ) -> Iterator[SourceRecord]:
     """The records of the patients `indices`, patient by patient, of the studies `names`."""
-    chosen = [STUDIES[name] for name in names]
+    chosen = [study_of(name) for name in names]
     blank = _blank(chosen)
     for start in range(0, len(indices), BLOCK):
         patients = make_patients(seed, indices[start : start + BLOCK])

@@ -76,6 +76,7 @@ class Study:
         kind: of that target.
         names: classes, labels or columns of that target.
         items: the records of a block of patients, one each.
+        ceiling: where it is not that of the task (`ceilings.py`).
     """
 
     name: str
@@ -84,6 +85,7 @@ class Study:
     kind: TargetKind
     names: tuple[str, ...]
     items: Callable[[Patients], list[Item]]
+    ceiling: float | None = None
 
 
 def image(pixels: np.ndarray, spacing_mm: float) -> dict[str, Any]:

@@ -207,7 +207,7 @@ def test_streamed_splits_need_no_source(tmp_path):
                     yield SourceRecord(f"r{i}", f"g{i}", record, "")
 
             return {
-                split: StreamedSplit(5, lambda start=5 * k: records(start))
+                split: StreamedSplit(5, lambda _, start=5 * k: records(start))
                 for k, split in enumerate(SPLITS)
             }
 
