@@ -19,7 +19,6 @@ a state is written over that of a step alone.
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import shutil
 import statistics
@@ -33,7 +32,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from benchmarks.measure import Times, alternate, print_json
+from benchmarks.measure import Times, alternate, report
 from multimed_jax.checkpoint import Checkpoints
 
 CURSOR = np.zeros((4, 2), np.int64)
@@ -200,10 +199,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
     values = {"benchmark": "checkpoint", "repeats": flags.repeats, "sizes": sizes}
-    if flags.json:
-        print_json(values)
-    else:
-        print(json.dumps(values, indent=2))
+    report(values, flags.json)
     return values
 
 

@@ -12,16 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorflow_datasets as tfds
 from PIL import Image
 
+from benchmarks.made_source import MadeSource, made_card
 from multimed_jax import config as c
 from multimed_jax.modalities import pathology
 from multimed_jax.tasks import breast
-from tfds_builders.core.base import MedicalBuilder, StreamedSplit
+from tfds_builders.core.base import StreamedSplit
 from tfds_builders.core.features import pathology_features
 from tfds_builders.core.picture_records import tile
-from tfds_builders.core.records import Datasheet, SourceCard, SourceRecord
+from tfds_builders.core.records import SourceRecord
 
 NAME = "image_set"
 SIDE, SHOWN, PATCH = 256, 224, 16
@@ -43,29 +43,10 @@ def write_images(folder: Path, count: int) -> None:
             Image.fromarray(pixels).save(folder / f"{i:06d}.jpg", quality=90)
 
 
-class ImageSet(MedicalBuilder, skip_registration=True):
+class ImageSet(MadeSource, skip_registration=True):
     """The files of a folder, each a record with one of two classes."""
 
-    VERSION = tfds.core.Version("1.0.0")
-    CARD = SourceCard(
-        name=NAME,
-        title="Images of a benchmark",
-        namespace=NAME,
-        modalities=("pathology",),
-        tasks=("breast",),
-        publisher="the benchmark",
-        homepage="https://example.org",
-        licence="Apache-2.0",
-        licence_forbids="nothing",
-        how_to_obtain="made by the benchmark",
-        citation="none",
-        group_key="image",
-        unit="image",
-        size="what the benchmark makes",
-    )
-    DATASHEET = Datasheet(*["Smooth random fields, made for a benchmark."] * 8)
-    EXPECTED_LAYOUT = "nothing"
-    NEEDS_MANUAL_DIR = False
+    CARD = made_card(NAME, "Images of a benchmark", "pathology", "breast", "image")
 
     folder = Path()
 

@@ -29,7 +29,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import print_json
+from benchmarks.measure import report
 from benchmarks.timing_worker import REPOSITORY, Worker, take_turns
 
 CACHE_MIB = 4096
@@ -140,10 +140,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
             )
         if flags.train:
             values["training"] = run_training(data_dir, flags)
-    if flags.json:
-        print_json(values)
-    else:
-        print(json.dumps(values, indent=2))
+    report(values, flags.json)
     return values
 
 

@@ -137,3 +137,11 @@ def machine() -> dict[str, Any]:
 def print_json(values: Mapping[str, Any]) -> None:
     """Prints one line of JSON with the machine beside the figures."""
     print(json.dumps({**values, "machine": machine()}), flush=True)
+
+
+def report(values: Mapping[str, Any], as_json: bool) -> None:
+    """Prints figures: one line of JSON with the machine, or indented for a reader."""
+    if as_json:
+        print_json(values)
+    else:
+        print(json.dumps(values, indent=2))

@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorflow_datasets as tfds
 from array_record.python import array_record_module
 
-from tfds_builders.core.base import MedicalBuilder, StreamedSplit
+from benchmarks.made_source import MadeSource, made_card
+from tfds_builders.core.base import StreamedSplit
 from tfds_builders.core.features import genomics_features
-from tfds_builders.core.records import Datasheet, SourceCard, SourceRecord
+from tfds_builders.core.records import SourceRecord
 
 NAME = "dna_set"
 BASES = 200
@@ -50,29 +50,10 @@ def elements(count: int, block: int) -> Iterator[SourceRecord]:
         )
 
 
-class DnaSet(MedicalBuilder, skip_registration=True):
+class DnaSet(MadeSource, skip_registration=True):
     """Generated DNA elements."""
 
-    VERSION = tfds.core.Version("1.0.0")
-    CARD = SourceCard(
-        name=NAME,
-        title="DNA elements of a benchmark",
-        namespace=NAME,
-        modalities=("genomics",),
-        tasks=("expression",),
-        publisher="the benchmark",
-        homepage="https://example.org",
-        licence="Apache-2.0",
-        licence_forbids="nothing",
-        how_to_obtain="made by the benchmark",
-        citation="none",
-        group_key="element",
-        unit="sequence",
-        size="what the benchmark makes",
-    )
-    DATASHEET = Datasheet(*["Random letters, made for a benchmark."] * 8)
-    EXPECTED_LAYOUT = "nothing"
-    NEEDS_MANUAL_DIR = False
+    CARD = made_card(NAME, "DNA elements of a benchmark", "genomics", "expression", "sequence")
 
     count = SHARD_RECORDS
 

@@ -34,7 +34,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.measure import print_json, private_mib, rss_mib
+from benchmarks.measure import private_mib, report, rss_mib
 from benchmarks.timing_worker import REPOSITORY
 
 LANES, WINDOW, BATCHES = 4, 4096, 50
@@ -226,10 +226,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         "reads": flags.reads,
         **summary(turns),
     }
-    if flags.json:
-        print_json(values)
-    else:
-        print(json.dumps(values, indent=2))
+    report(values, flags.json)
     return values
 
 
