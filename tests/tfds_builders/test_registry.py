@@ -142,3 +142,12 @@ def test_mistakes_end_in_one_sentence(flags, sentence, tmp_path, capsys):
 def test_a_readme_without_its_markers(text):
     with pytest.raises(UserError, match="has no table of sources"):
         with_sources(text, {"toy": ToySource})
+
+
+def test_a_wrong_page_leaves_the_readme_alone(tmp_path):
+    readme = tmp_path / "README.md"
+    before = "<!-- sources -->\nold\n<!-- end of sources -->"
+    readme.write_text(before)
+    flags = [f"--readme={readme}", f"--out={tmp_path}/none/page.md"]
+    assert main(["registry", *flags]) == 1
+    assert readme.read_text() == before

@@ -52,6 +52,8 @@ def registry(argv: Sequence[str], builders: Builders) -> None:
         "--readme", type=Path, metavar="FILE", help="whose table of sources is brought up to date"
     )
     args = parser.parse_args(argv)
+    if args.out is not None and not args.out.parent.is_dir():
+        raise UserError(f"the folder {args.out.parent} does not exist; accepted: one that does")
     built = read_counts(args.data_dir.expanduser()) if args.data_dir else None
     page = make_page(builders, built)
     if args.readme is not None:
@@ -62,8 +64,6 @@ def registry(argv: Sequence[str], builders: Builders) -> None:
     if args.out is None:
         print(page, end="")
         return
-    if not args.out.parent.is_dir():
-        raise UserError(f"the folder {args.out.parent} does not exist; accepted: one that does")
     args.out.write_text(page, encoding="utf-8")
 
 
