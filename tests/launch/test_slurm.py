@@ -63,10 +63,15 @@ def job(environment: dict[str, str], number: str) -> dict[str, str]:
 
 
 def wait_for(environment: dict[str, str], number: str, log: Path, seen, limit_s: float) -> None:
+    """Until `seen`; says what SLURM and the job's log have where that does not come."""
     deadline = time.monotonic() + limit_s
     while not seen():
         text = log.read_text() if log.exists() else ""
-        assert time.monotonic() < deadline, f"{job(environment, number)}\n{text}"
+        found = job(environment, number)
+        node = Path(environment["SLURM_CONF"]).with_name("slurmd.log").read_text()
+        state = f"{found}\n{text}\n{node}"
+        assert found["JobState"] in ("PENDING", "RUNNING", "COMPLETING", "COMPLETED"), state
+        assert time.monotonic() < deadline, state
         assert not re.search(r"^error:", text, re.MULTILINE), text
         time.sleep(1.0)
 
@@ -79,9 +84,10 @@ def test_a_stopped_job_is_queued_again_and_ends_as_if_nothing_had_been(slurm, ti
     wait_for(slurm, number, log, lambda: log.exists() and "step 3/40" in log.read_text(), 600)
     subprocess.run(["scancel", "--signal=TERM", number], env=slurm, check=True)
     wait_for(slurm, number, log, lambda: job(slurm, number)["JobState"] == "PENDING", 300)
-    # SLURM lets a job that is queued again wait for two minutes, while its old credential is valid.
+    # SLURM lets a job that is queued again wait for two minutes. A node refuses ("already killed")
+    # to start it within the second in which it ended, for it compares whole seconds.
     subprocess.run(
-        ["scontrol", "update", f"JobId={number}", "StartTime=now"], env=slurm, check=True
+        ["scontrol", "update", f"JobId={number}", "StartTime=now+3seconds"], env=slurm, check=True
     )
     wait_for(slurm, number, log, lambda: job(slurm, number)["JobState"] == "COMPLETED", 900)
     text = log.read_text()
