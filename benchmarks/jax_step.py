@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -13,16 +15,20 @@ import numpy as np
 from benchmarks.shapes import Shape, attention_flops, step_lengths, useful_flops
 from benchmarks.synthetic import fill_of, make_problem, packed_batch, padded_batch
 from benchmarks.timing_worker import serve
+from multimed_jax.config import MeshConfig
 from multimed_jax.layers.attention import choose, packed_attention
 from multimed_jax.layers.sight import make_sight
-from multimed_jax.optim import make_optimizer, make_weighting
-from multimed_jax.steps import make_state, make_train_step
+from multimed_jax.sharding import PACK_AXES, batch_sharding, make_mesh
+from multimed_jax.steps import jit_train_step
 from multimed_jax.types import Batch
 
 
-def attention_seconds(batch: Batch, shape: Shape, path: str, dtype: str) -> float:
+def attention_seconds(
+    batch: Batch, shape: Shape, path: str, dtype: str, mesh: jax.sharding.Mesh
+) -> float:
     """Seconds of attention alone in a step: all layers and grids, forward and backward."""
     depth = shape.width // shape.heads
+    rows = jax.sharding.PartitionSpec(PACK_AXES)
     rng, total = np.random.default_rng(0), 0.0
     for grid in batch.grids:
         segment = jax.numpy.asarray(grid.segment_ids.reshape(-1, grid.segment_ids.shape[-1]))
@@ -31,16 +37,17 @@ def attention_seconds(batch: Batch, shape: Shape, path: str, dtype: str) -> floa
 
         def both(q, k, v, g, segment):
             out, back = jax.vjp(
-                lambda *qkv: packed_attention(*qkv, make_sight(segment), path), q, k, v
+                lambda q, k, v: packed_attention(q, k, v, make_sight(segment), path), q, k, v
             )
             return out, back(g)
 
-        run = jax.jit(both)
-        jax.block_until_ready(run(q, k, v, g, segment))
+        run: Any = jax.jit(jax.shard_map(both, in_specs=rows, out_specs=rows, check_vma=False))
+        inputs = jax.device_put((q, k, v, g, segment), jax.sharding.NamedSharding(mesh, rows))
+        jax.block_until_ready(run(*inputs))
         times = []
         for _ in range(3):
             start = time.perf_counter()
-            jax.block_until_ready(run(q, k, v, g, segment))
+            jax.block_until_ready(run(*inputs))
             times.append(time.perf_counter() - start)
         total += shape.layers * min(times)
     return total
@@ -53,11 +60,14 @@ def main() -> None:
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), required=True)
     parser.add_argument("--attention", required=True)
     parser.add_argument("--scan", action="store_true")
+    parser.add_argument("--packs", type=int, default=1)
+    parser.add_argument("--devices", type=int, default=1)
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--scale", type=float, required=True)
     for name in ("layers", "width", "heads", "samples"):
         parser.add_argument(f"--{name}", type=int, required=True)
     flags = parser.parse_args()
+    jax.config.update("jax_num_cpu_devices", flags.devices)
     shape = Shape(flags.layers, flags.width, flags.heads, flags.samples)
     lengths = step_lengths(shape, flags.seed, flags.scale)
     with tempfile.TemporaryDirectory() as folder:
@@ -73,16 +83,17 @@ def main() -> None:
         if flags.layout == "padded":
             batch = padded_batch(problem)
         else:
-            batch = packed_batch(problem, [int(w) for w in flags.row_widths.split(",")])
+            widths = [int(w) for w in flags.row_widths.split(",")]
+            batch = packed_batch(problem, widths, flags.packs)
         host_s = time.perf_counter() - start
-    config, spec = problem.config, problem.spec
-    optimizer = make_optimizer(config.optim, config.num_steps)
-    names = [kind.name for kind in spec.modalities]
-    weighting = make_weighting({}, [task.name for task in spec.tasks], names, config.num_steps)
-    state = jax.jit(lambda: make_state(config, spec, optimizer, weighting))()
-    step = jax.jit(make_train_step(config, spec, optimizer, weighting), donate_argnums=0)
+    optim = dataclasses.replace(problem.config.optim, accumulate=flags.packs // flags.devices)
+    config = dataclasses.replace(problem.config, optim=optim, mesh=MeshConfig(data=flags.devices))
+    mesh = make_mesh(config.mesh)
+    jax.set_mesh(mesh)
+    step, fresh, shapes = jit_train_step(config, problem.spec, mesh)
+    state = jax.jit(fresh, out_shardings=jax.tree.map(lambda a: a.sharding, shapes))()
     token_fill, stream_fill = fill_of(batch)
-    on_device = jax.device_put(batch)
+    on_device = jax.device_put(batch, batch_sharding(mesh))
     start = time.perf_counter()
     losses = []
 
@@ -104,6 +115,7 @@ def main() -> None:
         )
         for g in batch.grids
     ]
+    seconds = attention_seconds(batch, shape, flags.attention, flags.dtype, mesh)
     about = {
         "framework": f"jax {jax.__version__}",
         "tokens": int(sum(n.sum() for n in lengths.values())),
@@ -112,7 +124,7 @@ def main() -> None:
         "stream_fill": round(stream_fill, 4),
         "grids": [list(g.segment_ids.shape[1:]) for g in batch.grids],
         "attention_paths": sorted(set(paths)),
-        "attention_s": round(attention_seconds(batch, shape, flags.attention, flags.dtype), 4),
+        "attention_s": round(seconds, 4),
         "useful_flops": useful_flops(lengths, shape),
         "useful_attention_flops": attention_flops(lengths, shape),
         "compile_s": round(compile_s, 1),

@@ -3,7 +3,8 @@
     python -m benchmarks.step --json [--peer torch] [--repeats 5]
 
 The step is the trainer's own (model, losses, gradients, AdamW) on synthetic inputs of realistic
-lengths, 16 samples of each of seven kinds. `packed` is one pack as the planner lays it; `padded`
+lengths, 16 samples of each of seven kinds. `packed` is one pack as the planner lays it, or several
+(`--packs`), whose gradients are accumulated or which lie on several devices (`--devices`); `padded`
 is one padded batch per kind, as wide as its longest sample rounded up to 16, through the same
 model. `--peer torch` adds the same step in PyTorch (`torch_step`), padded and packed, in f32 and
 bf16. Each contestant has a process of its own, for its peak memory; they take turns, and the
@@ -107,6 +108,8 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--attention", default="auto", help="path of both of ours")
     parser.add_argument("--scan", action="store_true", help="scan the layers of ours")
+    parser.add_argument("--packs", type=int, default=1, help="packed rows in as many microbatches")
+    parser.add_argument("--devices", type=int, default=1, help="simulated; they share the packs")
     parser.add_argument("--only", default="", help="of ours: packed or padded; empty is both")
     parser.add_argument("--peer", choices=("", "torch"), default="")
     parser.add_argument("--peers", default="", help="some of them, with commas; empty is all")
@@ -122,11 +125,16 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     same = [str(word) for word in same]
     own = ["--dtype", flags.dtype, "--attention", flags.attention]
     own += ["--scan"] if flags.scan else []
+    if flags.devices < 1 or flags.packs % flags.devices:
+        parser.error(f"--packs {flags.packs} do not divide over --devices {flags.devices}")
+    cut = ["--packs", str(flags.packs), "--devices", str(flags.devices)]
     workers: dict[str, Worker] = {}
     try:
         for name, words in OURS.items():
             if flags.only in ("", name):
-                workers[name] = Worker("benchmarks.jax_step", [*words, *own, *same])
+                workers[name] = Worker(
+                    "benchmarks.jax_step", [*words, *own, *same, *(cut if name == "packed" else [])]
+                )
         for name, words in PEERS.items() if flags.peer else ():
             if not flags.peers or name in flags.peers.split(","):
                 workers[name] = Worker("benchmarks.torch_step", [*words, *same])
@@ -144,6 +152,8 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         "row_widths": flags.row_widths,
         "dtype": flags.dtype,
         "repeats": flags.repeats,
+        "packs": flags.packs,
+        "devices": flags.devices,
         "cores": cores,
         "contestants": found,
         "ratios": ratios(found),

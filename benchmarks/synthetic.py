@@ -248,13 +248,22 @@ def make_problem(
     return Problem(config, source, sizes, samples, lengths)
 
 
-def packed_batch(problem: Problem, widths: Sequence[int]) -> Batch:
-    """All samples in one pack of as few rows as the planner needs, for each of some row widths.
+def packed_batch(problem: Problem, widths: Sequence[int], packs: int = 1) -> Batch:
+    """All samples in packs of as few rows as the planner needs, for each of some row widths.
 
     A sample goes to the narrowest rows that hold it. Budgets are those of the trainer: the mean
     shares times the slack of the config.
+
+    Args:
+        problem: the samples.
+        widths: of rows.
+        packs: how many; more than one have rows of one width.
     """
     total = problem.samples.tokens.sum(axis=1)
+    if packs > 1:
+        (width,) = widths
+        plans, layout = _packs(problem, width, packs)
+        return _assembled(problem, plans, layout)
     edges = [0, *sorted(widths)]
     if total.max() > edges[-1]:
         raise ValueError(f"the longest sample has {total.max()} tokens, the rows {edges[-1]}")
@@ -281,7 +290,7 @@ def padded_batch(problem: Problem) -> Batch:
     layout = dataclasses.replace(layout, stream_budgets=budgets, slot_budgets=slots, segments=count)
     every = np.arange(count)
     plan = PackPlan(problem.samples, every, np.zeros(count, int))
-    batch = _assembled(problem, plan, layout)
+    batch = _assembled(problem, [plan], layout)
     grids, at = [], 0
     for name, lengths in problem.lengths.items():
         rows, width = slice(at, at + len(lengths)), widths[name]
@@ -317,10 +326,23 @@ def _one_pack(samples: Samples, budgets: Layout, width: int) -> tuple[PackPlan, 
         rows += 1
 
 
-def _assembled(problem: Problem, plan: PackPlan, layout: Layout) -> Batch:
+def _packs(problem: Problem, width: int, number: int) -> tuple[list[PackPlan], Layout]:
+    """All samples in a number of packs, of as few rows as some orders of the samples allow."""
+    fewest = -(-int(problem.samples.tokens.sum()) // (width * number))
+    for rows in range(fewest, fewest + 3):
+        layout = _layout(problem.config, problem.source, problem.sizes, rows, width)
+        for seed in range(30):
+            plans = plan_window(problem.samples, layout, np.random.default_rng(seed))
+            if len(plans) == number:
+                return plans, layout
+    held = f"{number} packs of rows of {width}"
+    raise ValueError(f"{len(problem.samples)} samples do not fill {held}")
+
+
+def _assembled(problem: Problem, plans: Sequence[PackPlan], layout: Layout) -> Batch:
     spaces = problem.spec.namespaces
     return assemble(
-        [plan],
+        plans,
         layout,
         [problem.source],
         MODALITIES,
@@ -328,7 +350,7 @@ def _assembled(problem: Problem, plan: PackPlan, layout: Layout) -> Batch:
         spaces,
         seed=0,
         train=True,
-        cursor=np.zeros((1, 2), np.int64),
+        cursor=np.zeros((len(plans), 2), np.int64),
     )
 
 
@@ -344,7 +366,7 @@ def _rows_of_widths(problem: Problem, plans: list[PackPlan], layouts: list[Layou
     g = np.concatenate([plan.g + sum(rows[:i]) for i, plan in enumerate(plans)])
     start = np.concatenate([plan.start for plan in plans])
     layout = dataclasses.replace(layouts[-1], rows=sum(rows))
-    batch = _assembled(problem, PackPlan(joined, g, start), layout)
+    batch = _assembled(problem, [PackPlan(joined, g, start)], layout)
     grids: list[TokenGrid] = []
     at = 0
     for number, part in zip(rows, layouts, strict=True):

@@ -79,11 +79,13 @@ def test_packed_and_padded_are_the_same_step(tmp_path):
     batches = {
         "one width": packed_batch(problem, [64]),
         "two widths": packed_batch(problem, [16, 64]),
+        "two packs": packed_batch(problem, [64], packs=2),
         "padded": padded_batch(problem),
     }
     tokens = sum(int(n.sum()) for n in lengths.values())
     widths = {name: [g.segment_ids.shape[2] for g in b.grids] for name, b in batches.items()}
     assert widths["one width"] == [64] and widths["two widths"] == [16, 64]
+    assert batches["two packs"].grids[0].segment_ids.shape[0] == 2
     assert widths["padded"] == list(padded_widths(lengths).values())
     graph, state = nnx.split(Model(problem.spec, nnx.Rngs(0)))
 
@@ -114,6 +116,12 @@ def test_a_sample_longer_than_the_rows_is_refused(tmp_path):
     problem = make_problem(step_lengths(SHAPE, 0, SCALE), SHAPE, tmp_path)
     with pytest.raises(ValueError, match="the longest sample has"):
         packed_batch(problem, [8])
+
+
+def test_too_few_samples_for_the_packs_are_refused(tmp_path):
+    problem = make_problem(step_lengths(SHAPE, 0, SCALE), SHAPE, tmp_path)
+    with pytest.raises(ValueError, match="14 samples do not fill 9 packs of rows of 64"):
+        packed_batch(problem, [64], packs=9)
 
 
 def test_figures_by_hand():
