@@ -98,6 +98,7 @@ class Builder(MedicalBuilder):
     EXPECTED_LAYOUT = "**/*.cif[.gz], and clusters-by-entity-30.txt or -90.txt"
     # Large families go to train as a whole (30 %).
     SPLIT_MODE = "stratified"
+    LEARNT = ("_clusters", "_origin")
 
     def __init__(self, **kwargs: Any) -> None:
         """Clusters are read or computed once, at the first reading of the source."""
