@@ -168,6 +168,8 @@ class Build:
                     name, record = self._complete(tally, split, source, payload, group)
                     self._prints.add(split, record, known_look(source))
                     yield name, record
+        for _ in items:
+            pass  # a builder may learn something to the end of its walk
         refuse_missing(missing, number, self._names)
 
     def _stream(self, split: str, part: StreamedSplit) -> Iterator[tuple[str, Example]]:

@@ -62,7 +62,9 @@ class Output:
 
         def encode(name: str, record: Example) -> bytes:
             try:
-                return serializer.serialize_example(self.features.encode_example(record))
+                example = serializer.get_tf_example(self.features.encode_example(record))
+                # Else the order of keys differs from process to process, and with it the files.
+                return example.SerializeToString(deterministic=True)
             except Exception as error:
                 # tfds would print the whole record.
                 raise ValueError(f"record {name!r} does not fit its features: {error}") from error

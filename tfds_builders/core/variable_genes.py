@@ -72,7 +72,8 @@ class GeneDispersion:
     def include(self, state: Mapping[str, Any]) -> None:
         """Counts the cells that another one did."""
         self.num_cells += state["num_cells"]
-        self._sums[:, self._rows(state["keys"])] += np.asarray(state["sums"], np.float64)
+        rows = self._rows(state["keys"])  # may put wider sums in place
+        self._sums[:, rows] += np.asarray(state["sums"], np.float64)
 
     def ranked(self) -> list[int]:
         """Gene keys, the most variable first; ties go to the lower key."""

@@ -14,9 +14,9 @@ import tensorflow_datasets as tfds
 from multimed_jax.types import UserError
 from tfds_builders.core.base import MedicalBuilder, age_years
 from tfds_builders.core.features import image_features, text_features
-from tfds_builders.core.images import read_image
+from tfds_builders.core.picture_records import film, late_record
 from tfds_builders.core.quarantine import Quarantine
-from tfds_builders.core.records import Datasheet, SourceCard, SourceRecord, UnreadableRecord
+from tfds_builders.core.records import Datasheet, SourceCard, SourceRecord
 from tfds_builders.core.tables import read_csv
 from tfds_builders.core.tally import Counts
 from tfds_builders.covid_chestxray.notes import RULE_PROVENANCE, mask_note, note_rule
@@ -107,26 +107,21 @@ class Builder(MedicalBuilder):
         self._classes = tuple(sorted({finding_class(row["finding"]) for row in taken}))
         findings = {row["finding"] for row in taken}
         for row in taken:
-            try:
-                image = read_image(images / Path(row["filename"]).name)
-            except UnreadableRecord as error:
-                quarantine.add(row["filename"], str(error))
-                continue
             finding = finding_class(row["finding"])
-            yield SourceRecord(
+            yield late_record(
+                "xray",
+                functools.partial(film, images / Path(row["filename"]).name),
                 sample_id=row["filename"],
                 group_id=f"patient{row['patientid'].strip()}",
-                record={
-                    "xray": image.value(),
+                targets={"disease": self._classes.index(finding)},
+                stratum=finding,
+                more={
                     "text": {"text": mask_note(row[str(note_column)], findings)},
                     "sex": sex(row),
                     "age_years": age_years(number(cell(row, "age"))),
                     "site": cell(row, "location"),
                     "licence": cell(row, "license"),
-                    "targets": {"disease": self._classes.index(finding)},
                 },
-                stratum=finding,
-                audit=image.audit,
             )
 
     def statistics(self) -> Counts:
