@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import subprocess
@@ -44,11 +45,12 @@ def test_a_pipeline_writes_the_files_of_a_plain_build(tmp_path):
 
 
 def test_threads_of_one_process_keep_their_walks_apart(tmp_path):
-    from apache_beam.options.pipeline_options import PipelineOptions
-
     source = make_source(tmp_path / "source", per_patient=4)
     plain = build_files(ReadToy, source, tmp_path / "plain")
-    options = PipelineOptions(["--direct_num_workers=2", "--direct_running_mode=multi_threading"])
+    options_of = importlib.import_module("apache_beam.options.pipeline_options")
+    options = options_of.PipelineOptions(
+        ["--direct_num_workers=2", "--direct_running_mode=multi_threading"]
+    )
     found = build_files(
         ReadToy, source, tmp_path / "beam", beam_runner="DirectRunner", beam_options=options
     )
