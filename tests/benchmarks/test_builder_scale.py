@@ -8,9 +8,8 @@ from benchmarks.builder_scale import build, make_films
 def test_made_films_build(tmp_path):
     make_films(tmp_path / "films", 60, 32)
     make_films(tmp_path / "again", 60, 32)
-    paths = sorted(
-        path.relative_to(tmp_path / "films") for path in tmp_path.glob("films/**/*.jpeg")
-    )
+    folder = tmp_path / "films"
+    paths = sorted(path.relative_to(folder) for path in folder.rglob("*.jpeg"))
     assert len(paths) == 60
     for path in paths:
         assert (folder / path).read_bytes() == (tmp_path / "again" / path).read_bytes()
