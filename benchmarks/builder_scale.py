@@ -135,6 +135,11 @@ def workers(kind: str, records: int, repeats: int) -> dict[str, Any]:
     return {"builds": builds, "speedup_best": speedup, "met": speedup > 1}
 
 
+def numbers(text: str) -> tuple[int, ...]:
+    """Ascending numbers of a list with commas."""
+    return tuple(sorted(int(part) for part in text.split(",") if part))
+
+
 def make_films(folder: Path, number: int, side: int) -> None:
     """Writes films of two classes, five of each patient, no two alike."""
     rng = np.random.default_rng(0)
