@@ -13,7 +13,7 @@ from tests.tfds_builders.built import build, read
 from tests.tfds_builders.images import write
 from tfds_builders.core.build_options import BuildOptions, build_options
 from tfds_builders.core.quarantine import Quarantine
-from tfds_builders.core.records import SourceRecord
+from tfds_builders.core.records import SourceRecord, expand
 
 
 def pixels(seed: int, colours: int = 1, size: tuple[int, int] = (6, 8)) -> np.ndarray:
@@ -48,7 +48,9 @@ def index(
     builder_cls: Any, source: Path, data: Path, config: str | None = None
 ) -> list[SourceRecord]:
     """The records of a source as they are read, without a build."""
-    return list(builder_cls(data_dir=data, config=config).read_source(source, Quarantine()))
+    quarantine = Quarantine()
+    builder = builder_cls(data_dir=data, config=config)
+    return list(expand(builder.read_source(source, quarantine), quarantine))
 
 
 def by_sample(built: Any) -> dict[str, tuple[str, Any]]:

@@ -14,6 +14,7 @@ import tensorflow_datasets as tfds
 
 from multimed_jax.types import UserError
 from tfds_builders.core.quarantine import Quarantine
+from tfds_builders.core.records import expand
 from tfds_builders.eegmmidb import edf_trials
 from tfds_builders.eegmmidb.eegmmidb_dataset_builder import Builder
 
@@ -229,7 +230,7 @@ def test_executed_config_takes_the_executed_runs(
 def quarantined(manual: Path) -> list[tuple[str, str]]:
     quarantine = Quarantine()
     builder = Builder(data_dir=manual / "unused")
-    for record in builder.read_source(manual, quarantine):
+    for record in expand(builder.read_source(manual, quarantine), quarantine):
         try:
             record.audit_key()
         except edf_trials.UnreadableRecord as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,10 +14,10 @@ from multimed_jax.types import UserError
 from tfds_builders.core.base import MedicalBuilder
 from tfds_builders.core.features import image_features
 from tfds_builders.core.folders import files, subfolders
-from tfds_builders.core.images import read_image
+from tfds_builders.core.picture_records import film, late_record
 from tfds_builders.core.planning import DuplicatePolicy, SplitMode
 from tfds_builders.core.quarantine import Quarantine
-from tfds_builders.core.records import Datasheet, SourceCard, SourceRecord, UnreadableRecord
+from tfds_builders.core.records import Datasheet, SourceCard, SourceRecord
 
 CLASSES = ("glioma", "meningioma", "notumor", "pituitary")
 SIDES = {"Training": "train", "Testing": "test"}
@@ -120,17 +121,12 @@ class Builder(MedicalBuilder):
         for side in sides:
             for label, folder in enumerate(subfolders(side, CLASSES)):
                 for path in files(folder, (".jpg", ".jpeg", ".png")):
-                    sample_id = f"{side.name}/{folder.name}/{path.name}"
-                    try:
-                        image = read_image(path)
-                    except UnreadableRecord as error:
-                        quarantine.add(sample_id, str(error))
-                        continue
-                    yield SourceRecord(
-                        sample_id=sample_id,
+                    yield late_record(
+                        "mri",
+                        functools.partial(film, path),
+                        sample_id=f"{side.name}/{folder.name}/{path.name}",
                         group_id=f"{folder.name}/{number_block(path.stem)}",
-                        record={"mri": image.value(), "targets": {"tumor": label}},
+                        targets={"tumor": label},
                         stratum=folder.name,
                         official_split=SIDES[side.name],
-                        audit=image.audit,
                     )

@@ -7,7 +7,7 @@ pass streams the records of one split after the other. Nothing of a payload is k
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,26 +15,17 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from multimed_jax.types import UserError
-from tfds_builders.core import beam, fingerprints
+from tfds_builders.core import beam
+from tfds_builders.core.build import Build
 from tfds_builders.core.build_options import BuildOptions, current_options
-from tfds_builders.core.card import check_datasheet, write_card
+from tfds_builders.core.card import check_datasheet, how_to_obtain, write_card
 from tfds_builders.core.downloads import Download, Downloader, obtain
-from tfds_builders.core.fingerprints import PrintLog
-from tfds_builders.core.ledger import Ledger, described
 from tfds_builders.core.paper import PaperCitation
-from tfds_builders.core.planning import DuplicatePolicy, Plan, SplitMode, index_rows, make_plan
+from tfds_builders.core.planning import DuplicatePolicy, SplitMode
 from tfds_builders.core.quarantine import DEFAULT_MAX_RATE, Quarantine
-from tfds_builders.core.records import (
-    BASE_KEYS,
-    AuditKey,
-    Datasheet,
-    SourceCard,
-    SourceRecord,
-    UnreadableRecord,
-)
-from tfds_builders.core.shards import Output, write_splits
-from tfds_builders.core.splits import SPLITS
-from tfds_builders.core.streamed import Completer, StreamedSplit, facts_of
+from tfds_builders.core.records import BASE_KEYS, Datasheet, SourceCard, SourceItem
+from tfds_builders.core.streamed import StreamedSplit
+from tfds_builders.core.tally import NoStatistics, Statistics
 from tfds_builders.core.targets import TargetKind, target_features
 
 Example = dict[str, Any]
@@ -67,6 +58,8 @@ class MedicalBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         PRIVATE_IDS: "sample_id", "group_id" or both, where the source's own ids may name people:
             they leave the build as keyed hashes alone; splits follow the source's ids.
         PAPER: how the MultiMed paper cites this source; () where no document says that it does.
+        LEARNT: names of attributes that a walk of `read_source` computes at a cost, such as
+            clusters; workers of a Beam build get them from the driver. Values that JSON keeps.
         ALIASES: other sources whose records this one holds too, such as "covid_chestxray"; the
             audit between datasets accepts these within one split.
     """
@@ -81,6 +74,7 @@ class MedicalBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     DOWNLOADS: ClassVar[tuple[Download, ...]] = ()
     MANUAL_INSTRUCTIONS: ClassVar[str] = ""
     PRIVATE_IDS: ClassVar[tuple[str, ...]] = ()
+    LEARNT: ClassVar[tuple[str, ...]] = ()
     ALIASES: ClassVar[tuple[str, ...]] = ()
     PAPER: ClassVar[tuple[PaperCitation, ...]] = ()
 
@@ -117,11 +111,13 @@ class MedicalBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         """
         raise NotImplementedError
 
-    def read_source(self, manual_dir: Path, quarantine: Quarantine) -> Iterator[SourceRecord]:
+    def read_source(self, manual_dir: Path, quarantine: Quarantine) -> Iterator[SourceItem]:
         """Yields every record of the source, in an order that is the same at each call.
 
         Unreadable records go to `quarantine.add`, records left out by rule to
-        `quarantine.leave_out`. A missing file, folder or column raises UserError.
+        `quarantine.leave_out`. A missing file, folder or column raises UserError. What is costly
+        to read is left to the functions of a `SourceRecord` or a `SourcePart`: every worker of a
+        Beam build walks through all of them and calls those of its blocks.
         """
         raise NotImplementedError
 
@@ -140,8 +136,14 @@ class MedicalBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         """What happens to duplicates; see `ON_DUPLICATES`."""
         return self.ON_DUPLICATES
 
-    def record_written(self, split: str, record: Mapping[str, Any]) -> None:
-        """Called for every record as it is written, for statistics of `extra_metadata`."""
+    def statistics(self) -> Statistics:
+        """Empty statistics of written records, for `extra_metadata`; asked for after the walk."""
+        return NoStatistics()
+
+    @property
+    def written(self) -> Any:
+        """`statistics` of all written records."""
+        return self._build.tally.statistics
 
     def extra_metadata(self) -> dict[str, Any]:
         """Further metadata, asked for after the last record is written."""
@@ -172,7 +174,7 @@ class MedicalBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _make_download_manager(self, download_dir: Any, download_config: Any) -> Any:
         self.options.check_terms(self.CARD)
-        beam.check(download_config, type(self), MedicalBuilder)
+        beam.check(download_config)
         # tfds itself answers a missing manual folder with an AssertionError.
         given = download_config.manual_dir
         if self.NEEDS_MANUAL_DIR and (given is None or not Path(given).is_dir()):
@@ -181,114 +183,43 @@ class MedicalBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                 if given is None
                 else f"the folder {given} does not exist; expected layout:"
             )
-            raise UserError(f"{wrong} {self.EXPECTED_LAYOUT}; {self._how_to_obtain()}")
+            raise UserError(f"{wrong} {self.EXPECTED_LAYOUT}; {how_to_obtain(self)}")
         return super()._make_download_manager(download_dir, download_config)
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[str, Example]]]:
-        check_datasheet(self.DATASHEET)
-        self._names = self.options.names(
-            self.PRIVATE_IDS, self.CARD.namespace, Path(self._data_dir_root)
-        )
-        self._completer = Completer(self.CARD.unit, self._names)
-        self._prints: PrintLog | None = None
-        self._streamed = self.stream_splits()
-        if self._streamed is not None:
-            self._ledger = Ledger(self.class_names(), self.target_kinds())
-            self._facts = facts_of(self._streamed)
-            return {split: self._stream(split, part) for split, part in self._streamed.items()}
-        if self.DOWNLOADS:
-            folder = Path(dl_manager._download_dir) / self.CARD.name
-            self.download_dir = obtain(self.DOWNLOADS, self.make_downloader(folder))
-        manual_dir = (
-            self.download_dir
-            if self.DOWNLOADS and not self.NEEDS_MANUAL_DIR
-            else Path(dl_manager._manual_dir)  # checked above; the property asserts
-        )
-        plan = self._index(manual_dir)
-        self._prints = PrintLog()
-        self._ledger = Ledger(self.class_names(), self.target_kinds())
-        return {split: self._read(split, manual_dir, plan) for split in SPLITS}
+        return self._begin(dl_manager).generators()
 
     def _generate_examples(self, **kwargs: Any) -> Iterator[tuple[str, Example]]:
         # tfds demands it; `_split_generators` already returns the generators.
         raise NotImplementedError
 
     def _generate_splits(self, dl_manager: Any, download_config: Any) -> list[Any]:
-        generators = self._split_generators(dl_manager)
-        output = Output.of(self, generators, download_config)
-        if beam.is_wanted(download_config) and self._streamed is not None:
-            job = beam.Job(self._streamed, self._completer, self._ledger.empty(), output)
-            return beam.write_splits(job, self._ledger, download_config)
-        return write_splits(generators, output, download_config.max_examples_per_split)
+        return self._begin(dl_manager).write(download_config)
 
     def _download_and_prepare(self, dl_manager: Any, download_config: Any) -> None:
         super()._download_and_prepare(dl_manager, download_config)
         if download_config.max_examples_per_split == 0:
             return
-        metadata = self._metadata()
+        metadata = {**self._build.metadata(), **self.extra_metadata()}
         self._metadata_dict.update(metadata)
-        if self._prints is not None:
-            fingerprints.save(self._prints.fingerprints(), Path(self.data_dir))
         write_card(Path(self.data_dir), self.CARD, self.DATASHEET, self.info, metadata)
 
-    def _how_to_obtain(self) -> str:
-        return f"to obtain it: {self.MANUAL_INSTRUCTIONS or self.CARD.how_to_obtain}"
-
-    # ------------------------------------------------------------------------- index pass
-
-    def _index(self, manual_dir: Path) -> Plan:
-        quarantine = Quarantine(self._names.sample)
-        rows, keys = index_rows(self.read_source(manual_dir, quarantine), quarantine)
-        quarantine.check(len(rows), self.MAX_BAD_RATE)
-        if not rows:
-            raise UserError(
-                f"no records found under {manual_dir}; expected layout: {self.EXPECTED_LAYOUT}; "
-                f"{self._how_to_obtain()}"
+    def _begin(self, dl_manager: Any) -> Build:
+        check_datasheet(self.DATASHEET)
+        names = self.options.names(self.PRIVATE_IDS, self.CARD.namespace, Path(self._data_dir_root))
+        streamed = self.stream_splits()
+        manual_dir = Path()
+        if streamed is None:
+            if self.DOWNLOADS:
+                folder = Path(dl_manager._download_dir) / self.CARD.name
+                self.download_dir = obtain(self.DOWNLOADS, self.make_downloader(folder))
+            manual_dir = (
+                self.download_dir
+                if self.DOWNLOADS and not self.NEEDS_MANUAL_DIR
+                else Path(dl_manager._manual_dir)  # checked above; the property asserts
             )
-        how = self.split_mode(), self.duplicate_policy()
-        plan, self._facts = make_plan(rows, keys, quarantine, *how, self.CARD, self._names)
-        return plan
-
-    # ------------------------------------------------------------------------ writing pass
-
-    def _read(self, split: str, manual_dir: Path, plan: Plan) -> Iterator[tuple[str, Example]]:
-        # The index pass has already counted what cannot be read.
-        for source in self.read_source(manual_dir, Quarantine()):
-            where = plan.get(source.sample_id)
-            if where is not None and where[0] == split:
-                yield self._complete(self._ledger, split, source, where[1])
-
-    def _stream(self, split: str, part: StreamedSplit) -> Iterator[tuple[str, Example]]:
-        # By block, as the workers of a Beam build count, so that sums agree to the last digit.
-        for block in range(part.num_blocks):
-            ledger = self._ledger.empty()
-            for source in part.records(block):
-                yield self._complete(ledger, split, source, source.group_id)
-            self._ledger.include(ledger.state())
-
-    def _complete(
-        self, ledger: Ledger, split: str, source: SourceRecord, group: str
-    ) -> tuple[str, Example]:
-        try:
-            payload = source.load()
-        except UnreadableRecord as error:
-            name = self._names.sample(source.sample_id)
-            raise UserError(f"{name} could be read at first and no longer: {error}") from error
-        name, record = self._completer(ledger, split, source, payload, group)
-        if self._prints is not None:
-            known = source.audit if isinstance(source.audit, AuditKey) else None
-            self._prints.add(split, record, known)
-        self.record_written(split, record)
-        return name, record
-
-    def _metadata(self) -> dict[str, Any]:
-        return {
-            **described(self.CARD, self.class_names(), self.target_kinds(), self._ledger),
-            "aliases": list(self.ALIASES),
-            "generated": self._prints is None,
-            **self._facts,
-            **self.extra_metadata(),
-        }
+        self._build = Build(self, names, streamed, manual_dir)
+        return self._build
 
 
 def age_years(value: float | None) -> np.float32:

@@ -89,3 +89,8 @@ def _card_terms(
         "mm:aliases": metadata["aliases"],
         "mm:contentHash": metadata["content_hash"],
     }
+
+
+def how_to_obtain(builder: Any) -> str:
+    """The end of a sentence that says what is missing of a builder's source."""
+    return f"to obtain it: {builder.MANUAL_INSTRUCTIONS or builder.CARD.how_to_obtain}"

@@ -15,9 +15,9 @@ import dataclasses
 import hashlib
 import json
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from jaxtyping import Int32, UInt8, UInt64
@@ -115,6 +115,12 @@ class PrintLog:
 
 def save(prints: Fingerprints, folder: Path) -> None:
     """Writes `fingerprints.npz` into a dataset's folder."""
+    with (folder / FILE_NAME).open("wb") as file:
+        write(prints, file)
+
+
+def write(prints: Fingerprints, file: IO[bytes]) -> None:
+    """Writes fingerprints to an open file."""
     arrays = {
         field.name: getattr(prints, field.name)
         for field in dataclasses.fields(prints)
@@ -123,7 +129,7 @@ def save(prints: Fingerprints, folder: Path) -> None:
     texts = {"records": prints.records, "chains": {str(k): v for k, v in prints.chains.items()}}
     for name, value in texts.items():
         arrays[name] = np.frombuffer(json.dumps(value).encode(), np.uint8)
-    np.savez_compressed(folder / FILE_NAME, allow_pickle=False, **arrays)
+    np.savez_compressed(file, allow_pickle=False, **arrays)
 
 
 def load(folder: Path) -> Fingerprints | None:
@@ -136,18 +142,49 @@ def load(folder: Path) -> Fingerprints | None:
     if not path.is_file():
         return None
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            values: dict[str, Any] = {
-                field.name: arrays[field.name] for field in dataclasses.fields(Fingerprints)
-            }
-        records, chains = (json.loads(values[k].tobytes()) for k in ("records", "chains"))
-        values["records"] = tuple((str(s), str(g), str(where)) for s, g, where in records)
-        values["chains"] = {int(k): str(v) for k, v in chains.items()}
+        with path.open("rb") as file:
+            return read(file)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(
             f"the file {path} is damaged ({type(error).__name__}); build the dataset again"
         ) from None
+
+
+def read(file: IO[bytes]) -> Fingerprints:
+    """The fingerprints of an open file; errors as of `numpy.load` and JSON."""
+    with np.load(file, allow_pickle=False) as arrays:
+        values: dict[str, Any] = {
+            field.name: arrays[field.name] for field in dataclasses.fields(Fingerprints)
+        }
+    records, chains = (json.loads(values[k].tobytes()) for k in ("records", "chains"))
+    values["records"] = tuple((str(s), str(g), str(where)) for s, g, where in records)
+    values["chains"] = {int(k): str(v) for k, v in chains.items()}
     return Fingerprints(**values)
+
+
+def together(parts: Iterable[Fingerprints]) -> Fingerprints:
+    """The fingerprints of several parts of a dataset, in their order, as those of one."""
+    parts = [PrintLog().fingerprints(), *parts]
+    rows = np.cumsum([0, *(len(part.records) for part in parts)])
+    prints = np.cumsum([0, *(len(part.row) for part in parts)])
+    return Fingerprints(
+        records=tuple(record for part in parts for record in part.records),
+        row=_joined([p.row + k for p, k in zip(parts, rows, strict=False)], np.int32),
+        kind=_joined([part.kind for part in parts], np.uint8),
+        digest=_joined([part.digest for part in parts], np.uint8),
+        looks=_joined([p.looks + k for p, k in zip(parts, prints, strict=False)], np.int32),
+        perceptual=_joined([part.perceptual for part in parts], np.uint64),
+        thumbnails=_joined([part.thumbnails for part in parts], np.uint8),
+        chains={
+            int(k) + i: v
+            for part, k in zip(parts, prints, strict=False)
+            for i, v in part.chains.items()
+        },
+    )
+
+
+def _joined(arrays: Sequence[np.ndarray], dtype: Any) -> np.ndarray:
+    return np.concatenate(arrays).astype(dtype)
 
 
 # ------------------------------------------------------------------------- of one record

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from multimed_jax.types import UserError
@@ -33,6 +33,18 @@ class Quarantine:
     def leave_out(self, reason: str) -> None:
         """Counts a readable record that this builder does not take."""
         self.left_out[reason] = self.left_out.get(reason, 0) + 1
+
+    def take(self) -> tuple[list[tuple[str, str]], dict[str, int]]:
+        """`items` and `left_out` so far; both are empty afterwards."""
+        taken = self.items, self.left_out
+        self.items, self.left_out = [], {}
+        return taken
+
+    def include(self, items: Iterable[Sequence[str]], left_out: Mapping[str, int]) -> None:
+        """Adds what another pass put aside, with ids as that one shows them."""
+        self.items.extend((name, reason) for name, reason in items)
+        for reason, number in left_out.items():
+            self.left_out[reason] = self.left_out.get(reason, 0) + number
 
     def rate(self, num_read: int) -> float:
         """Share of unreadable records among all that were tried."""

@@ -7,7 +7,6 @@ Hounsfield units, so they cannot be `ct`; they are kept as slices of arbitrary i
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Mapping
@@ -27,6 +26,7 @@ from tfds_builders.core.features import (
 from tfds_builders.core.images import ImageFile, decode_image
 from tfds_builders.core.quarantine import Quarantine
 from tfds_builders.core.records import AuditKey, SourceRecord, UnreadableRecord, bytes_audit
+from tfds_builders.core.tally import Counts
 
 PictureKey = Literal["xray", "mri", "pathology"]
 YES_NO = ("yes", "no")
@@ -81,8 +81,7 @@ class QuestionBuilder(MedicalBuilder, skip_registration=True):
     PICTURE_KEYS: ClassVar[tuple[PictureKey, ...]]
 
     def __init__(self, **kwargs: Any) -> None:
-        """Answers are counted while records are written."""
-        self._answers: dict[str, collections.Counter[str]] = {}
+        """Slices without their scale are counted while the source is walked."""
         self._num_lost_scale = 0
         super().__init__(**kwargs)
 
@@ -112,17 +111,15 @@ class QuestionBuilder(MedicalBuilder, skip_registration=True):
         """Answers are text."""
         return {"vqa": ()}
 
-    def record_written(self, split: str, record: Mapping[str, Any]) -> None:
-        """Counts the answers of closed questions."""
-        if record["answer"]["candidates"]:
-            counts = self._answers.setdefault(split, collections.Counter())
-            counts[record["answer"]["text"]] += 1
+    def statistics(self) -> Counts:
+        """The answers of closed questions by split."""
+        return Counts(_closed_answer)
 
     def extra_metadata(self) -> dict[str, Any]:
         """The most frequent answers of closed questions, and CT slices without their scale."""
         return {
             "closed_answers": {
-                split: dict(counts.most_common(20)) for split, counts in self._answers.items()
+                split: dict(counts.most_common(20)) for split, counts in self.written.counts.items()
             },
             "questions_about_ct_without_hounsfield_units": self._num_lost_scale,
         }
@@ -174,6 +171,10 @@ def _image(question: Question) -> ImageFile:
         return decode_image(question.picture.read_bytes())
     except OSError as error:
         raise UnreadableRecord(f"cannot be opened ({error.strerror})") from error
+
+
+def _closed_answer(split: str, record: Mapping[str, Any]) -> tuple[str, str] | None:
+    return (split, record["answer"]["text"]) if record["answer"]["candidates"] else None
 
 
 def _value(key: str, image: ImageFile) -> dict[str, Any]:

@@ -8,10 +8,12 @@ import hashlib
 import re
 import struct
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+
+from tfds_builders.core.quarantine import Quarantine
 
 # Keys that the base builder writes into every record; a source never sets them itself.
 BASE_KEYS = ("sample_id", "group_id", "unit")
@@ -136,6 +138,33 @@ class SourceRecord:
     def audit_key(self) -> AuditKey | None:
         """The audit key, made now where the source gave a function."""
         return self.audit() if callable(self.audit) else self.audit
+
+
+@dataclasses.dataclass(frozen=True)
+class SourcePart:
+    """A part of the source whose records become known when it is read: a file of several.
+
+    `read_source` yields it in their place where reading is costly, so that the workers of a Beam
+    build read the parts; `read_source` itself then stays quick.
+
+    Attributes:
+        records: called with the quarantine of the pass; yields the records of the part. It may not
+            change what the builder knows of the source: workers call it, the driver does not.
+    """
+
+    records: Callable[[Quarantine], Iterator[SourceRecord]]
+
+
+SourceItem = SourceRecord | SourcePart
+
+
+def expand(items: Iterable[SourceItem], quarantine: Quarantine) -> Iterator[SourceRecord]:
+    """The records of a source, those of its parts too."""
+    for item in items:
+        if isinstance(item, SourcePart):
+            yield from item.records(quarantine)
+        else:
+            yield item
 
 
 def bytes_audit(content: bytes) -> AuditKey:

@@ -11,7 +11,7 @@ import dataclasses
 import itertools
 import math
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from typing import Any
 
 import tensorflow_datasets as tfds
@@ -62,7 +62,9 @@ class Output:
 
         def encode(name: str, record: Example) -> bytes:
             try:
-                return serializer.serialize_example(self.features.encode_example(record))
+                example = serializer.get_tf_example(self.features.encode_example(record))
+                # Else the order of keys differs from process to process, and with it the files.
+                return example.SerializeToString(deterministic=True)
             except Exception as error:
                 # tfds would print the whole record.
                 raise ValueError(f"record {name!r} does not fit its features: {error}") from error
@@ -136,6 +138,8 @@ def write_splits(
         taken = RunWriter(output.folder, salt=split)
         for name, record in _shown(itertools.islice(records, max_records), split):
             taken.add(name, encode(name, record))
+        if isinstance(records, Generator):
+            records.close()  # where `max_records` ended it, it still counts what it gave
         rows = Sorted(taken.runs(), taken.table)
         for index in range(output.num_shards(split, rows.num_records, rows.num_bytes)):
             output.write_shard(split, index, rows)

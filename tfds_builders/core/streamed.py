@@ -1,4 +1,4 @@
-"""Splits of sources that are generated: known without an index pass, so memory stays flat."""
+"""Sources that are generated: splits known without an index pass, so memory stays flat."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from tfds_builders.core.ledger import Ledger
-from tfds_builders.core.planning import Names
 from tfds_builders.core.quarantine import Quarantine
 from tfds_builders.core.records import SourceRecord
+from tfds_builders.core.runs import RunWriter
+from tfds_builders.core.shards import Output
+from tfds_builders.core.tally import Completer, Tally
+from tfds_builders.core.written import Block, Written, leave_tally
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,38 +31,6 @@ class StreamedSplit:
     num_blocks: int = 1
 
 
-@dataclasses.dataclass(frozen=True)
-class Completer:
-    """Makes a source's record whole: its ids and its unit.
-
-    Attributes:
-        unit: of the source's card.
-        names: how ids leave the build.
-    """
-
-    unit: str
-    names: Names
-
-    def __call__(
-        self,
-        ledger: Ledger,
-        split: str,
-        source: SourceRecord,
-        payload: Mapping[str, Any],
-        group: str,
-    ) -> tuple[str, dict[str, Any]]:
-        """The record and its key; `ledger` counts it.
-
-        The ledger sees the source's own ids, as the splits do: the content hash is the same
-        whatever the key of `names` is.
-        """
-        ids = {"sample_id": source.sample_id, "group_id": group, "unit": self.unit}
-        ledger.add(split, {**ids, **payload})
-        name = self.names.sample(source.sample_id)
-        written = {"sample_id": name, "group_id": self.names.group(group)}
-        return name, {**ids, **written, **payload}
-
-
 def facts_of(streamed: Mapping[str, StreamedSplit]) -> dict[str, Any]:
     """What `planning.make_plan` says of a source that is read, for one that is generated."""
     return {
@@ -70,3 +40,46 @@ def facts_of(streamed: Mapping[str, StreamedSplit]) -> dict[str, Any]:
         "left_out": {},
         "duplicates": {},
     }
+
+
+@dataclasses.dataclass(frozen=True)
+class StreamedWork:
+    """What a worker of a Beam build needs of a source that is generated.
+
+    Attributes:
+        parts: the splits of the source.
+        complete: makes its records whole.
+        tally: an empty one.
+        output: where records go.
+    """
+
+    parts: Mapping[str, StreamedSplit]
+    complete: Completer
+    tally: Tally
+    output: Output
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Names of the splits."""
+        return tuple(self.parts)
+
+    @property
+    def tasks(self) -> list[Block]:
+        """What is worked on apart."""
+        return self.counted
+
+    @property
+    def counted(self) -> list[Block]:
+        """The blocks that leave a tally, in the order in which a plain build counts them."""
+        return [(split, k) for split, part in self.parts.items() for k in range(part.num_blocks)]
+
+    def write_block(self, block: Block) -> Written:
+        """Makes the records of a block and leaves them as sorted runs."""
+        split, number = block
+        tally, encode = self.tally.empty(), self.output.encoder()
+        runs = RunWriter(self.output.folder, salt=split)
+        for source in self.parts[split].records(number):
+            name, record = self.complete(tally, split, source, source.load(), source.group_id)
+            runs.add(name, encode(name, record))
+        leave_tally(self.output, block, tally)
+        return Written({split: runs.files()}, {split: runs.table})

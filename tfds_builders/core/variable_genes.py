@@ -13,6 +13,9 @@ than 3 cells are left out before binning.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
 import numpy as np
 from jaxtyping import Float, Int
 
@@ -50,13 +53,7 @@ class GeneDispersion:
             raise ValueError("a cell has a level that is negative or not finite")
         self.num_cells += 1
         present = levels > 0
-        rows = np.array(
-            [self._row.setdefault(int(key), len(self._row)) for key in gene_keys[present]], np.int64
-        )
-        if len(self._row) > self._sums.shape[1]:
-            wider = np.zeros((3, 2 * len(self._row)))
-            wider[:, : self._sums.shape[1]] = self._sums
-            self._sums = wider
+        rows = self._rows(gene_keys[present])
         level = np.expm1(levels[present].astype(np.float64))
         self._sums[_SUM, rows] += level
         self._sums[_SQUARES, rows] += level**2
@@ -67,10 +64,29 @@ class GeneDispersion:
         values = counts.astype(np.float64)
         self.add(gene_keys, np.log1p(values * (COUNTS_PER / values.sum())))
 
+    def state(self) -> dict[str, Any]:
+        """The sums, in values that JSON keeps; `include` takes them."""
+        sums = self._sums[:, : len(self._row)]
+        return {"num_cells": self.num_cells, "keys": list(self._row), "sums": sums.tolist()}
+
+    def include(self, state: Mapping[str, Any]) -> None:
+        """Counts the cells that another one did."""
+        self.num_cells += state["num_cells"]
+        rows = self._rows(state["keys"])  # may put wider sums in place
+        self._sums[:, rows] += np.asarray(state["sums"], np.float64)
+
     def ranked(self) -> list[int]:
         """Gene keys, the most variable first; ties go to the lower key."""
         keys, normalised = self.normalised()
         return [int(key) for key in keys[np.lexsort((keys, -normalised))]]
+
+    def _rows(self, keys: Iterable[Any]) -> Int[np.ndarray, "k"]:
+        rows = np.array([self._row.setdefault(int(key), len(self._row)) for key in keys], np.int64)
+        if len(self._row) > self._sums.shape[1]:
+            wider = np.zeros((3, 2 * len(self._row)))
+            wider[:, : self._sums.shape[1]] = self._sums
+            self._sums = wider
+        return rows
 
     def normalised(self) -> tuple[Int[np.ndarray, "g"], Float[np.ndarray, "g"]]:
         """Keys of the genes seen in at least 3 cells, ascending, and normalised dispersions."""
@@ -91,6 +107,43 @@ class GeneDispersion:
         out = np.full(len(keys), -np.inf)
         out[varies] = _within_bins(np.log1p(mean), dispersion, varies)
         return keys, out
+
+
+class TrainingGenes:
+    """`GeneDispersion` of the training records, as `tally.Statistics`.
+
+    Attributes:
+        dispersion: of their cells.
+    """
+
+    def __init__(self, unit: Literal["counts", "log1p"]) -> None:
+        """`unit` is that of the records."""
+        self._unit: Literal["counts", "log1p"] = unit
+        self.dispersion = GeneDispersion()
+
+    def add(self, split: str, record: Mapping[str, Any]) -> None:
+        """Counts the cell of a training record."""
+        if split != "train":
+            return
+        cell = record["scrna"]
+        add = self.dispersion.add_counts if self._unit == "counts" else self.dispersion.add
+        add(cell["gene_keys"], cell["values"])
+
+    def empty(self) -> TrainingGenes:
+        """One of the same unit that has counted no cell."""
+        return TrainingGenes(self._unit)
+
+    def state(self) -> dict[str, Any]:
+        """As of `GeneDispersion`."""
+        return self.dispersion.state()
+
+    def include(self, state: Mapping[str, Any]) -> None:
+        """As of `GeneDispersion`."""
+        self.dispersion.include(state)
+
+    def ranked(self) -> list[int]:
+        """Gene keys, the most variable first."""
+        return self.dispersion.ranked()
 
 
 def _within_bins(

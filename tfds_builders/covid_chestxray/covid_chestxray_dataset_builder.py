@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,10 +14,11 @@ import tensorflow_datasets as tfds
 from multimed_jax.types import UserError
 from tfds_builders.core.base import MedicalBuilder, age_years
 from tfds_builders.core.features import image_features, text_features
-from tfds_builders.core.images import read_image
+from tfds_builders.core.picture_records import film, late_record
 from tfds_builders.core.quarantine import Quarantine
-from tfds_builders.core.records import Datasheet, SourceCard, SourceRecord, UnreadableRecord
+from tfds_builders.core.records import Datasheet, SourceCard, SourceRecord
 from tfds_builders.core.tables import read_csv
+from tfds_builders.core.tally import Counts
 from tfds_builders.covid_chestxray.notes import RULE_PROVENANCE, mask_note, note_rule
 
 # Names are compared in lower case without surrounding blanks: early versions of the table have
@@ -72,9 +74,8 @@ class Builder(MedicalBuilder):
     ON_DUPLICATES = "merge_groups"
 
     def __init__(self, **kwargs: Any) -> None:
-        """The classes and the rule's score become known while the source is read."""
+        """The classes become known while the source is walked."""
         self._classes: tuple[str, ...] = ()
-        self._hits: dict[str, list[int]] = {}  # split -> [right, all]
         super().__init__(**kwargs)
 
     def record_features(self) -> dict[str, Any]:
@@ -106,47 +107,45 @@ class Builder(MedicalBuilder):
         self._classes = tuple(sorted({finding_class(row["finding"]) for row in taken}))
         findings = {row["finding"] for row in taken}
         for row in taken:
-            try:
-                image = read_image(images / Path(row["filename"]).name)
-            except UnreadableRecord as error:
-                quarantine.add(row["filename"], str(error))
-                continue
             finding = finding_class(row["finding"])
-            yield SourceRecord(
+            yield late_record(
+                "xray",
+                functools.partial(film, images / Path(row["filename"]).name),
                 sample_id=row["filename"],
                 group_id=f"patient{row['patientid'].strip()}",
-                record={
-                    "xray": image.value(),
+                targets={"disease": self._classes.index(finding)},
+                stratum=finding,
+                more={
                     "text": {"text": mask_note(row[str(note_column)], findings)},
                     "sex": sex(row),
                     "age_years": age_years(number(cell(row, "age"))),
                     "site": cell(row, "location"),
                     "licence": cell(row, "license"),
-                    "targets": {"disease": self._classes.index(finding)},
                 },
-                stratum=finding,
-                audit=image.audit,
             )
 
-    def record_written(self, split: str, record: Mapping[str, Any]) -> None:
-        """Scores the keyword rule on the masked note."""
-        label = self._classes[record["targets"]["disease"]]
-        hits = self._hits.setdefault(split, [0, 0])
-        hits[0] += note_rule(record["text"]["text"]) == label
-        hits[1] += 1
+    def statistics(self) -> Counts:
+        """Where the keyword rule is right on the masked note, by split."""
+        return Counts(functools.partial(_score, self._classes))
 
     def extra_metadata(self) -> dict[str, Any]:
         """What the masked notes can give away to a keyword rule, and how the rule came about."""
+        hits = self.written.counts
         return {
             "reference_rules": {
                 "disease": {
                     "name": "keyword rule, fitted to all notes",
                     "provenance": RULE_PROVENANCE,
-                    "accuracy": {split: right / n for split, (right, n) in self._hits.items()},
-                    "n": {split: n for split, (_, n) in self._hits.items()},
+                    "accuracy": {split: n["right"] / n.total() for split, n in hits.items()},
+                    "n": {split: n.total() for split, n in hits.items()},
                 }
             }
         }
+
+
+def _score(classes: tuple[str, ...], split: str, record: Mapping[str, Any]) -> tuple[str, str]:
+    label = classes[record["targets"]["disease"]]
+    return split, "right" if note_rule(record["text"]["text"]) == label else "wrong"
 
 
 def count_left_out(row: Mapping[str, str], quarantine: Quarantine) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from tfds_builders.core.quarantine import Quarantine
 from tfds_builders.core.records import Datasheet, SourceCard, SourceRecord, UnreadableRecord
 from tfds_builders.core.splits import assign_splits
 from tfds_builders.core.tables import read_csv
+from tfds_builders.core.tally import Counts
 from tfds_builders.covid_chestxray.covid_chestxray_dataset_builder import (
     COLUMNS,
     cell,
@@ -69,11 +69,6 @@ class Builder(MedicalBuilder):
     # The split of covid_chestxray, found per film, is handed on; see `read_source`.
     SPLIT_MODE = "official"
 
-    def __init__(self, **kwargs: Any) -> None:
-        """Answers are counted while records are written."""
-        self._answers: dict[str, collections.Counter[str]] = {}
-        super().__init__(**kwargs)
-
     def record_features(self) -> dict[str, Any]:
         """A film, a question and its answer."""
         return {
@@ -94,17 +89,18 @@ class Builder(MedicalBuilder):
         """Answers are text."""
         return {"vqa": ()}
 
-    def record_written(self, split: str, record: Mapping[str, Any]) -> None:
-        """Counts the answers of each template."""
-        key = f"{split}/{record['question_type']}"
-        self._answers.setdefault(key, collections.Counter())[record["answer"]["text"]] += 1
+    def statistics(self) -> Counts:
+        """The answers of each template, by split."""
+        return Counts(_template_answer)
 
     def extra_metadata(self) -> dict[str, Any]:
         """How often each answer of a template is right: what guessing from the question gives."""
         return {
             "split_mode": "group",
             "questions": "templated from the table's columns",
-            "answer_counts": {key: dict(sorted(n.items())) for key, n in self._answers.items()},
+            "answer_counts": {
+                key: dict(sorted(counts.items())) for key, counts in self.written.counts.items()
+            },
         }
 
     def read_source(self, manual_dir: Path, quarantine: Quarantine) -> Iterator[SourceRecord]:
@@ -135,6 +131,10 @@ class Builder(MedicalBuilder):
         ).splits
         for (row, image), patient, split in zip(films, patients, splits, strict=True):
             yield from _questions(row, image, patient, split, quarantine)
+
+
+def _template_answer(split: str, record: Mapping[str, Any]) -> tuple[str, str]:
+    return f"{split}/{record['question_type']}", record["answer"]["text"]
 
 
 def _questions(

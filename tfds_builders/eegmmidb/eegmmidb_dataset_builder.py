@@ -18,6 +18,7 @@ from tfds_builders.core.records import (
     AuditKey,
     Datasheet,
     SourceCard,
+    SourcePart,
     SourceRecord,
     UnreadableRecord,
     array_audit,
@@ -111,8 +112,8 @@ class Builder(MedicalBuilder):
         """The four movements; both configs share them."""
         return {"motor": CLASSES}
 
-    def read_source(self, manual_dir: Path, quarantine: Quarantine) -> Iterator[SourceRecord]:
-        """Yields the trials by subject, run and time."""
+    def read_source(self, manual_dir: Path, quarantine: Quarantine) -> Iterator[SourcePart]:
+        """Yields the trials by subject, run and time: a part for each run."""
         import_mne()  # ends the build with one sentence where it is missing
         config = self.builder_config
         assert config is not None
@@ -124,7 +125,8 @@ class Builder(MedicalBuilder):
                 if folder.name in BAD_SUBJECTS:
                     quarantine.leave_out("run of a subject recorded otherwise (S088, S092, S100)")
                     continue
-                yield from _read_run(path, folder.name, RUNS[config.name][run], quarantine)
+                meaning = RUNS[config.name][run]
+                yield SourcePart(functools.partial(_read_run, path, folder.name, meaning))
 
 
 def _read_run(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from tfds_builders.core.records import (
     array_audit,
 )
 from tfds_builders.core.tables import read_csv
-from tfds_builders.core.variable_genes import GeneDispersion
+from tfds_builders.core.variable_genes import TrainingGenes
 from tfds_builders.hcl.matrix_market import Columns, find, read_matrix, read_names
 
 # A type that fewer clusters have cannot lie in every split; its clusters have no target.
@@ -85,11 +85,10 @@ class Builder(MedicalBuilder):
     SPLIT_MODE = "stratified"
 
     def __init__(self, **kwargs: Any) -> None:
-        """The classes become known while the source is read, the gene ranking while written."""
+        """The classes become known while the source is walked."""
         self._classes: tuple[str, ...] = ()
         self._symbols: tuple[str, ...] = ()
         self._matrix: Columns | None = None
-        self._dispersion = GeneDispersion()
         super().__init__(**kwargs)
 
     def record_features(self) -> dict[str, Any]:
@@ -104,16 +103,15 @@ class Builder(MedicalBuilder):
         """Types of at least `MIN_CLUSTERS` clusters, by name; known once the source is read."""
         return {"cell_type": self._classes}
 
-    def record_written(self, split: str, record: Mapping[str, Any]) -> None:
-        """Counts the genes of the training split."""
-        if split == "train":
-            self._dispersion.add_counts(record["scrna"]["gene_keys"], record["scrna"]["values"])
+    def statistics(self) -> TrainingGenes:
+        """The genes of the training split."""
+        return TrainingGenes("counts")
 
     def extra_metadata(self) -> dict[str, Any]:
         """Symbols of the genes, and their keys by dispersion in train, the most variable first."""
         return {
             "gene_symbols": list(self._symbols),
-            "highly_variable": self._dispersion.ranked(),
+            "highly_variable": self.written.ranked(),
             "rare_types": {"fewer_clusters_than": MIN_CLUSTERS, "treatment": "no target"},
         }
 

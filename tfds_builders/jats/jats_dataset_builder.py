@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from tfds_builders.core.quarantine import Quarantine
 from tfds_builders.core.records import (
     Datasheet,
     SourceCard,
+    SourcePart,
     SourceRecord,
     UnreadableRecord,
     text_audit,
@@ -82,7 +84,7 @@ class Builder(MedicalBuilder):
         """No task has a label here."""
         return {}
 
-    def read_source(self, manual_dir: Path, quarantine: Quarantine) -> Iterator[SourceRecord]:
+    def read_source(self, manual_dir: Path, quarantine: Quarantine) -> Iterator[SourcePart]:
         """Yields the figures by path of the article and place in it."""
         paths = sorted(p for p in manual_dir.rglob("*") if p.suffix in (".nxml", ".xml"))
         if not paths:
@@ -90,17 +92,21 @@ class Builder(MedicalBuilder):
                 f"no .nxml or .xml file under {manual_dir}; expected layout: {self.EXPECTED_LAYOUT}"
             )
         for path in paths:
-            place = str(path.relative_to(manual_dir).with_suffix(""))
-            try:
-                article = read_article(path, place)
-            except UnreadableRecord as error:
-                quarantine.add(str(path.relative_to(manual_dir)), str(error))
-                continue
-            if article is None:
-                quarantine.leave_out("XML file that is no article")
-                continue
-            for figure in article.figures:
-                yield from _record(article, figure, quarantine)
+            yield SourcePart(functools.partial(_figures, manual_dir, path))
+
+
+def _figures(manual_dir: Path, path: Path, quarantine: Quarantine) -> Iterator[SourceRecord]:
+    name = path.relative_to(manual_dir)
+    try:
+        article = read_article(path, str(name.with_suffix("")))
+    except UnreadableRecord as error:
+        quarantine.add(str(name), str(error))
+        return
+    if article is None:
+        quarantine.leave_out("XML file that is no article")
+        return
+    for figure in article.figures:
+        yield from _record(article, figure, quarantine)
 
 
 def _record(article: Article, figure: Figure, quarantine: Quarantine) -> Iterator[SourceRecord]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,10 +14,10 @@ from multimed_jax.types import UserError
 from tfds_builders.core.base import MedicalBuilder
 from tfds_builders.core.features import image_features
 from tfds_builders.core.folders import files, subfolders
-from tfds_builders.core.images import read_image
+from tfds_builders.core.picture_records import film, late_record
 from tfds_builders.core.planning import DuplicatePolicy, SplitMode
 from tfds_builders.core.quarantine import Quarantine
-from tfds_builders.core.records import Datasheet, SourceCard, SourceRecord, UnreadableRecord
+from tfds_builders.core.records import Datasheet, SourceCard, SourceRecord
 from tfds_builders.core.tables import read_csv
 
 CLASSES = ("normal", "pneumonia")
@@ -140,11 +141,11 @@ class Builder(MedicalBuilder):
     def read_source(self, manual_dir: Path, quarantine: Quarantine) -> Iterator[SourceRecord]:
         """Yields the films by folder and name, or by row of the table."""
         if self._is_relaid:
-            yield from self._read_relaid(manual_dir, quarantine)
+            yield from self._read_relaid(manual_dir)
         else:
-            yield from self._read_original(manual_dir, quarantine)
+            yield from self._read_original(manual_dir)
 
-    def _read_original(self, manual_dir: Path, quarantine: Quarantine) -> Iterator[SourceRecord]:
+    def _read_original(self, manual_dir: Path) -> Iterator[SourceRecord]:
         nested = manual_dir / "chest_xray"
         root = nested if nested.is_dir() else manual_dir
         sides = subfolders(root, ("train", "test"), others_allowed=True)
@@ -153,17 +154,10 @@ class Builder(MedicalBuilder):
         for side in sides:
             for label, folder in enumerate(subfolders(side, _FOLDERS)):
                 for path in files(folder, (".jpeg", ".jpg", ".png")):
-                    record = _read_film(
-                        path,
-                        f"{side.name}/{folder.name}/{path.name}",
-                        patient_of(path.stem),
-                        label,
-                        quarantine,
-                    )
-                    if record is not None:
-                        yield record
+                    name = f"{side.name}/{folder.name}/{path.name}"
+                    yield _film(path, name, patient_of(path.stem), label)
 
-    def _read_relaid(self, manual_dir: Path, quarantine: Quarantine) -> Iterator[SourceRecord]:
+    def _read_relaid(self, manual_dir: Path) -> Iterator[SourceRecord]:
         table = manual_dir / _TABLE
         for row in read_csv(table, ("image_path", "target")):
             if row["target"] not in ("0", "1"):
@@ -175,23 +169,15 @@ class Builder(MedicalBuilder):
             if not path.resolve().is_relative_to(manual_dir.resolve()):
                 raise UserError(f"the file {table} names a path outside: {row['image_path']!r}")
             group = number_block(path.stem)
-            record = _read_film(path, row["image_path"], group, int(row["target"]), quarantine)
-            if record is not None:
-                yield record
+            yield _film(path, row["image_path"], group, int(row["target"]))
 
 
-def _read_film(
-    path: Path, sample_id: str, group: str, label: int, quarantine: Quarantine
-) -> SourceRecord | None:
-    try:
-        image = read_image(path)
-    except UnreadableRecord as error:
-        quarantine.add(sample_id, str(error))
-        return None
-    return SourceRecord(
+def _film(path: Path, sample_id: str, group: str, label: int) -> SourceRecord:
+    return late_record(
+        "xray",
+        functools.partial(film, path),
         sample_id=sample_id,
         group_id=group,
-        record={"xray": image.value(), "targets": {"disease": label}},
+        targets={"disease": label},
         stratum=CLASSES[label],
-        audit=image.audit,
     )

@@ -102,6 +102,7 @@ class Builder(MedicalBuilder):
         unsuitable_use="Variant interpretation in patients, or claims about native genes.",
     )
     EXPECTED_LAYOUT = "WTC11*.tsv with columns seq and mean_value (config elements: *.fasta)"
+    LEARNT = ("_groups",)
 
     def __init__(self, **kwargs: Any) -> None:
         """Groups are computed once, at the first reading."""

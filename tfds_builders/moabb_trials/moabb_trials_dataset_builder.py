@@ -23,6 +23,7 @@ from tfds_builders.core.records import (
     AuditKey,
     Datasheet,
     SourceCard,
+    SourcePart,
     SourceRecord,
     UnreadableRecord,
     array_audit,
@@ -116,8 +117,8 @@ class Builder(MedicalBuilder):
         """Every set has a label space of its own."""
         return {"namespace": f"{self.CARD.namespace}/{self._config.dataset}"}
 
-    def read_source(self, manual_dir: Path, quarantine: Quarantine) -> Iterator[SourceRecord]:
-        """Yields the trials by subject, session, run and time."""
+    def read_source(self, manual_dir: Path, quarantine: Quarantine) -> Iterator[SourcePart]:
+        """Yields the trials by subject, session, run and time: a part for each subject."""
         import_mne()
         with _downloads_in(manual_dir):
             dataset = self._dataset()
@@ -129,12 +130,18 @@ class Builder(MedicalBuilder):
                     f"{self._config.dataset} has no subject {unknown[0]!r}; accepted: "
                     f"{dataset.subject_list}"
                 )
-            for subject in subjects:
-                sessions = self._sessions(dataset, subject)
-                for session, runs in sessions.items():
-                    for run, raw in runs.items():
-                        where = (str(subject), str(session), str(run))
-                        yield from self._run(dataset, raw, where, quarantine)
+        for subject in subjects:
+            yield SourcePart(functools.partial(self._subject, manual_dir, dataset, subject))
+
+    def _subject(
+        self, manual_dir: Path, dataset: Any, subject: int, quarantine: Quarantine
+    ) -> Iterator[SourceRecord]:
+        with _downloads_in(manual_dir):
+            sessions = self._sessions(dataset, subject)
+            for session, runs in sessions.items():
+                for run, raw in runs.items():
+                    where = (str(subject), str(session), str(run))
+                    yield from self._run(dataset, raw, where, quarantine)
 
     def _sessions(self, dataset: Any, subject: int) -> Any:
         try:

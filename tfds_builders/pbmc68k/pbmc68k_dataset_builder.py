@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from tfds_builders.core.records import (
     UnreadableRecord,
     array_audit,
 )
-from tfds_builders.core.variable_genes import GeneDispersion
+from tfds_builders.core.variable_genes import TrainingGenes
 from tfds_builders.pbmc68k.h5ad_cells import read_cells
 
 FILE_NAME = "10x_pbmc68k_reduced.h5ad"
@@ -96,11 +96,6 @@ class Builder(MedicalBuilder):
     )
     EXPECTED_LAYOUT = FILE_NAME
 
-    def __init__(self, **kwargs: Any) -> None:
-        """The ranking of genes becomes known while the training split is written."""
-        self._dispersion = GeneDispersion()
-        super().__init__(**kwargs)
-
     def record_features(self) -> dict[str, Any]:
         """The expressed genes of a cell."""
         return {
@@ -113,16 +108,15 @@ class Builder(MedicalBuilder):
         """The populations of `bulk_labels`."""
         return {"cell_type": CLASSES}
 
-    def record_written(self, split: str, record: Mapping[str, Any]) -> None:
-        """Counts the genes of the training split."""
-        if split == "train":
-            self._dispersion.add(record["scrna"]["gene_keys"], record["scrna"]["values"])
+    def statistics(self) -> TrainingGenes:
+        """The genes of the training split."""
+        return TrainingGenes("log1p")
 
     def extra_metadata(self) -> dict[str, Any]:
         """Symbols of the genes, and their keys by dispersion in train, the most variable first."""
         return {
             "gene_symbols": list(self._gene_symbols),
-            "highly_variable": self._dispersion.ranked(),
+            "highly_variable": self.written.ranked(),
         }
 
     def read_source(self, manual_dir: Path, quarantine: Quarantine) -> Iterator[SourceRecord]:

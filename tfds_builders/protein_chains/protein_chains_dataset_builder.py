@@ -106,6 +106,7 @@ class Builder(MedicalBuilder):
     )
     # One giant family: quotas put it in train (cluster30) and share its members out (cluster90).
     SPLIT_MODE = "stratified"
+    LEARNT = ("_clusters",)
 
     def __init__(self, **kwargs: Any) -> None:
         """Clusters are computed once, at the first reading of the source."""

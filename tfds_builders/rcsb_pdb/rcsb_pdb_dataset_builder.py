@@ -20,6 +20,7 @@ from tfds_builders.core.quarantine import Quarantine
 from tfds_builders.core.records import (
     Datasheet,
     SourceCard,
+    SourcePart,
     SourceRecord,
     UnreadableRecord,
     text_audit,
@@ -98,6 +99,7 @@ class Builder(MedicalBuilder):
     EXPECTED_LAYOUT = "**/*.cif[.gz], and clusters-by-entity-30.txt or -90.txt"
     # Large families go to train as a whole (30 %).
     SPLIT_MODE = "stratified"
+    LEARNT = ("_clusters", "_origin")
 
     def __init__(self, **kwargs: Any) -> None:
         """Clusters are read or computed once, at the first reading of the source."""
@@ -135,21 +137,24 @@ class Builder(MedicalBuilder):
             }
         }
 
-    def read_source(self, manual_dir: Path, quarantine: Quarantine) -> Iterator[SourceRecord]:
-        """Yields the first chain of every molecule, by entry."""
+    def read_source(self, manual_dir: Path, quarantine: Quarantine) -> Iterator[SourcePart]:
+        """Yields the first chain of every molecule: a part for each entry."""
         paths = sorted(p for p in manual_dir.rglob("*") if p.name.lower().endswith(_ENDINGS))
         if not paths:
             raise UserError(f"no file *.cif or *.cif.gz under {manual_dir}")
         if not self._clusters:
             self._clusters = self._find_clusters(manual_dir, paths)
         for path in paths:
-            try:
-                chains = read_chains(path)
-            except UnreadableRecord as error:
-                quarantine.add(_entry(path), str(error))
-                continue
-            for chain in one_for_each(chains):
-                yield from self._record(_entry(path), chain, quarantine)
+            yield SourcePart(functools.partial(self._chains, path))
+
+    def _chains(self, path: Path, quarantine: Quarantine) -> Iterator[SourceRecord]:
+        try:
+            chains = read_chains(path)
+        except UnreadableRecord as error:
+            quarantine.add(_entry(path), str(error))
+            return
+        for chain in one_for_each(chains):
+            yield from self._record(_entry(path), chain, quarantine)
 
     def _record(
         self, entry: str, found: PolymerChain, quarantine: Quarantine

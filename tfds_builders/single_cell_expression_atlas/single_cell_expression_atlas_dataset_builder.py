@@ -23,7 +23,7 @@ from tfds_builders.core.records import (
     array_audit,
 )
 from tfds_builders.core.tables import read_tsv
-from tfds_builders.core.variable_genes import GeneDispersion
+from tfds_builders.core.variable_genes import TrainingGenes
 from tfds_builders.own_data.cells import MatrixFolder, expressed
 
 KINDS = (
@@ -115,10 +115,9 @@ class Builder(MedicalBuilder):
     SPLIT_MODE = "stratified"
 
     def __init__(self, **kwargs: Any) -> None:
-        """The classes become known while the source is read, the gene ranking while written."""
+        """The classes become known while the source is walked."""
         self._classes: tuple[str, ...] = ()
         self._matrix: MatrixFolder | None = None
-        self._dispersion = GeneDispersion()
         super().__init__(**kwargs)
 
     @property
@@ -138,16 +137,15 @@ class Builder(MedicalBuilder):
         """Types of at least `min_cells` cells, by name; known once the source is read."""
         return {"cell_type": self._classes}
 
-    def record_written(self, split: str, record: Mapping[str, Any]) -> None:
-        """Counts the genes of the training split."""
-        if split == "train":
-            self._dispersion.add_counts(record["scrna"]["gene_keys"], record["scrna"]["values"])
+    def statistics(self) -> TrainingGenes:
+        """The genes of the training split."""
+        return TrainingGenes("counts")
 
     def extra_metadata(self) -> dict[str, Any]:
         """Keys of the genes by dispersion in train, and what became of rare types."""
         return {
             "gene_names": "Ensembl ids, as the atlas gives them",
-            "highly_variable": self._dispersion.ranked(),
+            "highly_variable": self.written.ranked(),
             "rare_types": {"fewer_cells_than": self._config.min_cells, "treatment": "no target"},
         }
 

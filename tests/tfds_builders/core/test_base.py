@@ -222,12 +222,17 @@ _SLOW_BUILD = """
 import sys, time
 import tensorflow_datasets as tfds
 from tests.tfds_builders.core.toy_source import ToySource
+from tfds_builders.core.tally import NoStatistics
+
+class Wait(NoStatistics):
+    def add(self, split, record):
+        print("writing", flush=True)
+        time.sleep(0.2)
 
 class Slow(ToySource, skip_registration=True):
     name = "toy_source"
-    def record_written(self, split, record):
-        print("writing", flush=True)
-        time.sleep(0.2)
+    def statistics(self):
+        return Wait()
 
 builder = Slow(data_dir=sys.argv[2])
 builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=sys.argv[1]))

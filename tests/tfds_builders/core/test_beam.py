@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import importlib.util
 import os
 import random
@@ -21,16 +20,15 @@ import tensorflow_datasets as tfds
 
 from multimed_jax.types import UserError
 from tests.tfds_builders.built import metadata_of
-from tests.tfds_builders.core.test_base import make_source
-from tests.tfds_builders.core.toy_source import ToySource
 from tfds_builders.__main__ import main
-from tfds_builders.core import beam, runs
+from tfds_builders.core import runs, written
 from tfds_builders.core.ledger import Ledger
 from tfds_builders.core.planning import Names
 from tfds_builders.core.records import record_digest
 from tfds_builders.core.shards import Output
 from tfds_builders.core.splits import SPLITS
-from tfds_builders.core.streamed import Completer
+from tfds_builders.core.streamed import StreamedWork
+from tfds_builders.core.tally import Completer, NoStatistics, Tally
 from tfds_builders.phantoms import phantoms_dataset_builder as phantoms
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -63,7 +61,10 @@ def content(folder: Path) -> dict[str, Any]:
         "rows": {s: [record_digest(r) for r in built.as_data_source(s)] for s in SPLITS},
         "shards": {s: built.info.splits[s].shard_lengths for s in SPLITS},
         "bytes": {s: built.info.splits[s].num_bytes for s in SPLITS},
-        "files": sorted(path.name for path in folder.iterdir()),
+        "files": {
+            path.name: path.read_bytes() if ".array_record" in path.name else b""
+            for path in sorted(folder.iterdir())
+        },
     }
 
 
@@ -75,9 +76,8 @@ def plain(tmp_path: Path) -> dict[str, Any]:
 # ------------------------------------------------------------------- what workers do, by hand
 
 
-def make_job(folder: Path) -> tuple[beam.Job, Any]:
-    folder.mkdir()
-    builder: Any = phantoms.Builder(data_dir=folder, config=CONFIG)
+def output_in(folder: Path, builder: Any) -> Output:
+    """Where a build in this folder would write."""
     output = Output.of(builder, SPLITS, tfds.download.DownloadConfig(max_shard_size=50_000))
     output = Output(
         output.features,
@@ -85,31 +85,41 @@ def make_job(folder: Path) -> tuple[beam.Job, Any]:
         output.example_writer,
         output.shard_config,
     )
-    output.folder.mkdir()
-    ledger = Ledger(builder.class_names(), builder.target_kinds())
-    job = beam.Job(builder.stream_splits(), Completer("study", Names()), ledger, output)
-    return job, builder
+    output.folder.mkdir(parents=True)
+    return output
+
+
+def finish(work: Any, parts: list[written.Written], builder: Any, folder: Path) -> dict[str, Any]:
+    """Writes the shards of what blocks left, and opens them."""
+    merged = written.merge([written.merge(parts[:2]), written.merge([]), written.merge(parts[2:])])
+    for shard in [*written.shards(work.output, SPLITS, merged), ("train", 0)]:
+        written.write_shard(work.output, shard, merged)
+    infos = [
+        work.output.split_info(s, merged.rows(s).num_records, merged.rows(s).num_bytes)
+        for s in SPLITS
+    ]
+    builder.info.set_splits(tfds.core.SplitDict(infos))
+    builder.info.write_to_directory(folder)
+    return content(folder)
 
 
 def test_blocks_in_any_order_and_twice_give_the_shards_of_a_plain_build(tmp_path, plain):
-    job, builder = make_job(tmp_path / "job")
-    blocks = [(split, k) for split in SPLITS for k in range(7)]
+    (tmp_path / "job").mkdir()
+    builder: Any = phantoms.Builder(data_dir=tmp_path / "job", config=CONFIG)
+    tally = Tally(Ledger(builder.class_names(), builder.target_kinds()), NoStatistics())
+    complete = Completer("study", Names())
+    output = output_in(tmp_path / "job", builder)
+    work = StreamedWork(builder.stream_splits(), complete, tally.empty(), output)
+    blocks = list(work.tasks)
+    assert len(blocks) == 21
     random.Random(0).shuffle(blocks)
-    beam.write_block(job, blocks[0])  # a worker that is lost before it reports
-    parts = [beam.write_block(job, block) for block in blocks]
-    merged = beam.merge([beam.merge(parts[:5]), beam.merge([]), beam.merge(parts[5:])])
-    for shard in [*beam.shards(job, merged), ("train", 0)]:
-        beam.write_shard(job, shard, merged)
-    infos = [
-        job.output.split_info(s, merged.rows(s).num_records, merged.rows(s).num_bytes)
-        for s in SPLITS
-    ]
-    assert {info.name: info.shard_lengths for info in infos} == plain["shards"]
+    work.write_block(blocks[0])  # a worker that is lost before it reports
+    found = finish(work, [work.write_block(b) for b in blocks], builder, tmp_path / "job")
+    for key in ("rows", "bytes", "shards"):
+        assert found[key] == plain[key]
     assert len(plain["shards"]["train"]) > 3
-    builder.info.set_splits(tfds.core.SplitDict(infos))
-    builder.info.write_to_directory(tmp_path / "job")
-    found = content(tmp_path / "job")
-    assert found["rows"] == plain["rows"] and found["bytes"] == plain["bytes"]
+    written.include_tallies(output, work.counted, tally)
+    assert tally.ledger.content_hash() == plain["metadata"]["content_hash"]
 
 
 def test_ledgers_of_blocks_add_up():
@@ -158,13 +168,13 @@ def test_a_sentence_of_a_worker_is_the_error(tmp_path):
     assert not list(tmp_path.rglob("*.run"))
 
 
-def _fail(message: str, job: beam.Job, block: Any) -> None:
-    raise OSError(28, message)
+def fail_on_a_full_disk(work: Any, block: Any) -> None:
+    raise OSError(28, "No space left on device")
 
 
 @needs_beam
 def test_a_full_disk_in_a_worker_is_one_sentence(tmp_path, monkeypatch):
-    monkeypatch.setattr(beam, "write_block", functools.partial(_fail, "No space left on device"))
+    monkeypatch.setattr(StreamedWork, "write_block", fail_on_a_full_disk)
     with pytest.raises((UserError, OSError), match="No space left on device"):
         build(tmp_path, beam_runner="DirectRunner")
     assert not (tmp_path / "phantoms" / CONFIG / "2.0.0").exists()
@@ -215,17 +225,6 @@ def test_a_killed_pipeline_leaves_no_version_and_runs_again_to_the_same_hash(tmp
 
 
 # --------------------------------------------------------------------------------- refusals
-
-
-@needs_beam
-def test_a_source_that_is_read_is_refused(tmp_path):
-    source = make_source(tmp_path / "source")
-    builder = ToySource(data_dir=tmp_path / "data")
-    download_config = tfds.download.DownloadConfig(
-        manual_dir=str(source), beam_runner="DirectRunner"
-    )
-    with pytest.raises(UserError, match="'toy_source' cannot be built by Beam"):
-        builder.download_and_prepare(download_config=download_config)
 
 
 def test_without_beam_the_extra_is_named(tmp_path, monkeypatch, capsys):

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
-from tfds_builders.core.variable_genes import GeneDispersion
+from tfds_builders.core.variable_genes import GeneDispersion, TrainingGenes
 
 
 def cells(num_cells: int = 60, num_genes: int = 150, seed: int = 0):
@@ -95,3 +97,22 @@ def test_illegal_cells():
     for level in (-1.0, np.nan, np.inf):
         with pytest.raises(ValueError, match="negative or not finite"):
             dispersion.add(np.array([1], np.int32), np.array([level], np.float32))
+
+
+def test_parts_of_a_split_add_up():
+    keys, level = cells(num_genes=3_000)
+    whole, parts = TrainingGenes("log1p"), [TrainingGenes("log1p") for _ in range(3)]
+    for i, row in enumerate(level):
+        present = np.flatnonzero(row)[i % 2 :: 2] if i < 40 else np.flatnonzero(row)
+        record = {"scrna": {"gene_keys": keys[present], "values": row[present]}}
+        for genes in (whole, parts[i // 20]):
+            genes.add("train", record)
+            genes.add("test", {})  # not looked at
+    together = whole.empty()
+    for part in parts:
+        together.include(json.loads(json.dumps(part.state())))
+    assert together.dispersion.num_cells == len(level)
+    assert together.ranked() == whole.ranked() and len(whole.ranked()) > 2_000
+    np.testing.assert_allclose(
+        together.dispersion.normalised()[1], whole.dispersion.normalised()[1], rtol=1e-9
+    )

@@ -13,7 +13,13 @@ from tfds_builders.core.features import image_features
 from tfds_builders.core.images import read_image
 from tfds_builders.core.planning import DuplicatePolicy, SplitMode
 from tfds_builders.core.quarantine import Quarantine
-from tfds_builders.core.records import Datasheet, SourceCard, SourceRecord, UnreadableRecord
+from tfds_builders.core.records import (
+    Datasheet,
+    SourceCard,
+    SourceItem,
+    SourceRecord,
+    UnreadableRecord,
+)
 
 ANSWER = "Made for a test by the test itself."
 
@@ -55,7 +61,7 @@ class ToySource(MedicalBuilder, skip_registration=True):
     def class_names(self) -> dict[str, tuple[str, ...]]:
         return {"disease": ("even", "odd")}
 
-    def read_source(self, manual_dir: Path, quarantine: Quarantine) -> Iterator[SourceRecord]:
+    def read_source(self, manual_dir: Path, quarantine: Quarantine) -> Iterator[SourceItem]:
         for path in sorted(manual_dir.glob("*.jpg")):
             official, patient, number = path.stem.split("-")
             try:
