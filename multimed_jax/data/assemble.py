@@ -162,7 +162,7 @@ def _lay_parts(
             if begin == end or segment is None:
                 continue
             found = segment.streams[stream.name]
-            out.parts[p, begin:end] = found.parts
+            found.write(out.parts[p, begin:end])
             out.coords[p, begin:end] = found.coords
             out.segment[p, begin:end] = words[i] if layout.is_words[s] else i + 1
             out.item[p, begin:end] = found.item + (items + 1)

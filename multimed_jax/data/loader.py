@@ -18,6 +18,7 @@ from jaxtyping import Int
 from multimed_jax.config import RunConfig
 from multimed_jax.data.assemble import assemble, read_records
 from multimed_jax.data.decode import Decoded, Decoder
+from multimed_jax.data.decoded_cache import open_decoded
 from multimed_jax.data.layout import Layout
 from multimed_jax.data.packing import PackPlan
 from multimed_jax.data.readers import Readers
@@ -60,6 +61,7 @@ class _Loader:
         self._undecodable: dict[tuple[str, int], str] = {}
         data = config.data
         self._readers = Readers(data.threads, data.read_timeout_s) if data.threads > 0 else None
+        self._decoded = open_decoded(config, sources, train=train)
 
     @property
     def quarantined(self) -> int:
@@ -87,6 +89,7 @@ class _Loader:
             config.tasks,
             config.seed,
             self._train,
+            self._decoded,
         )
         return plans, cursor, read_records(plans, decoder, self._readers)
 
