@@ -177,8 +177,7 @@ class AlignmentConfig:
             (a sigmoid per pair).
         temperature: at the start; it is learnt.
         dim: width of the space.
-        templates: prompts of a class name, which stands where "{}" is; training draws on all,
-            evaluation averages them.
+        templates: prompts of a class name ("{}"); training draws one, evaluation averages all.
         max_label_tokens: longer prompts are cut.
     """
 

@@ -132,6 +132,8 @@ class KeptArrays:
             offset, length, check = _ENTRY.unpack(found)
             if not length:
                 return None
+            if not self._checked[row] and offset + length > os.fstat(self._data).st_size:
+                return None
             content = os.pread(self._data, length, offset)
         except OSError as error:
             raise self._folder.unusable(error) from error
