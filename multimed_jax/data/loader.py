@@ -17,6 +17,7 @@ from jaxtyping import Int
 
 from multimed_jax.config import RunConfig
 from multimed_jax.data.assemble import assemble, read_records
+from multimed_jax.data.buffers import Buffers
 from multimed_jax.data.decode import Decoded, Decoder
 from multimed_jax.data.decoded_cache import open_decoded
 from multimed_jax.data.layout import Layout
@@ -61,6 +62,7 @@ class _Loader:
         self._undecodable: dict[tuple[str, int], str] = {}
         data = config.data
         self._readers = Readers(data.threads, data.read_timeout_s) if data.threads > 0 else None
+        self._buffers = Buffers()
         self._decoded = open_decoded(config, sources, train=train)
 
     @property
@@ -108,6 +110,7 @@ class _Loader:
             pool=self._readers,
             on_undecodable=self._note,
             records=records,
+            buffers=self._buffers,
         )
 
     def _stream(self, plans: grain.IterDataset[Plans]) -> grain.DatasetIterator[Batch]:

@@ -124,7 +124,7 @@ def read_levels(
     if pixels.size != (width, height) or box != (0, 0, width, height):
         pixels = pixels.resize((width, height), Image.Resampling.BILINEAR, box=box)
     # Three equal channels are made of grey at the end: resampling one takes a third of the time.
-    return np.asarray(pixels.convert("RGB") if colour else pixels)
+    return np.asarray(_in_mode(pixels, "RGB") if colour else pixels)
 
 
 def _open(encoded: bytes) -> Image.Image:
@@ -175,9 +175,14 @@ def _to_colour(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):
         return Image.fromarray(np.rint(_scale_deep(np.asarray(image))).astype(np.uint8))
     if image.mode == "L" and "transparency" not in image.info:
-        image.load()
-        return image
-    return _opaque(image).convert("RGB")
+        return _in_mode(image, "L")
+    return _in_mode(_opaque(image), "RGB")
+
+
+def _in_mode(image: Image.Image, mode: str) -> Image.Image:
+    """`image.convert`, which copies an image that is of this mode."""
+    image.load()
+    return image if image.mode == mode else image.convert(mode)
 
 
 def _opaque(image: Image.Image) -> Image.Image:

@@ -165,7 +165,7 @@ def blind_source(setup: Setup) -> Setup:
         def __getitem__(self, row):
             raise AssertionError(f"row {row} is read")
 
-    (source,) = setup.sources
+    source: Any = setup.sources[0]
     return dataclasses.replace(setup, sources=(dataclasses.replace(source, records=Records()),))
 
 
