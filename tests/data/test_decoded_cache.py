@@ -11,11 +11,14 @@ import numpy as np
 import pytest
 
 from benchmarks import image_set
+from multimed_jax.config import RunConfig
+from multimed_jax.config_io import from_dict
 from multimed_jax.data.layout import make_layout
 from multimed_jax.data.loader import EvalLoader, TrainLoader
 from multimed_jax.data.sizes import load_sizes
 from multimed_jax.data.sources import namespaces, open_source
 from multimed_jax.modalities import ct, mri, oct, pathology, xray
+from multimed_jax.run import fit_modalities
 from multimed_jax.specs import ModalitySpec
 from multimed_jax.types import Batch
 from tests.data.fakes import A, B, Setup, assert_same, make_setup, toy_sources
@@ -234,3 +237,25 @@ def test_decoding_is_its_two_steps(name, augment):
             np.testing.assert_array_equal(array, whole.parts)
         np.testing.assert_array_equal(steps.coords, whole.coords)
         assert len(steps) == len(whole) == len(whole.coords)
+
+
+@pytest.mark.slow  # builds records of every modality, and decodes them many times
+def test_batches_of_every_modality_are_the_same(tmp_path):
+    from configs.all_phantoms import get_config
+    from tfds_builders.phantoms.phantoms_dataset_builder import Builder
+
+    Builder(data_dir=tmp_path / "data", config="all_tiny").download_and_prepare()
+    values: dict[str, Any] = get_config().to_dict() | {"data_dir": str(tmp_path / "data")}
+    values["data"] |= {"sources": ({"name": "phantoms/all_tiny", "weight": 1.0},)}
+    values["data"] |= {"lanes": 1, "rows": 6, "row_width": 128, "window": 256}
+    config = from_dict(RunConfig, values)
+    source = open_source(config.data.sources[0], config.data_dir, "train")
+    config = fit_modalities(config, [source])
+    sizes = load_sizes(source, config.modalities, config.tasks, tmp_path)
+    setup = Setup(config, (source,), (sizes,))
+    plain = take(setup, 40)
+    for _ in range(2):
+        assert_all_same(take(setup, 40, decoded_cache=str(tmp_path / "kept")), plain)
+    filled = {path.parent.name for path in tmp_path.glob("kept/*/*/data") if path.stat().st_size}
+    found = {name.split("-")[0] for name in filled}
+    assert found >= {spec.name for spec in config.modalities} | {"targets"}
