@@ -28,6 +28,7 @@ class Buffers:
 
     def __init__(self) -> None:
         self._spare: dict[int, collections.deque[np.ndarray]] = {}
+        self._closed = False
 
     def empty(self, shape: Sequence[int], dtype: str) -> np.ndarray:
         """An array whose values are not set."""
@@ -39,5 +40,14 @@ class Buffers:
             buffer = np.empty(size, np.uint8)
         lease = _Lease(buffer.__array_interface__)
         # The call keeps the buffer alive until then.
-        weakref.finalize(lease, spare.append, buffer).atexit = False
+        weakref.finalize(lease, self._take_back, size, buffer).atexit = False
         return np.asarray(lease).view(dtype).reshape(tuple(shape))
+
+    def close(self) -> None:
+        """Lets go of all memory; what comes back later is not kept."""
+        self._closed = True
+        self._spare = {}
+
+    def _take_back(self, size: int, buffer: np.ndarray) -> None:
+        if not self._closed and size in self._spare:
+            self._spare[size].append(buffer)

@@ -129,6 +129,7 @@ class _Loader:
 
     def close(self) -> None:
         """Ends the threads that read."""
+        self._buffers.close()
         if self._readers is not None:
             self._readers.close()
 

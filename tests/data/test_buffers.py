@@ -33,6 +33,19 @@ def test_memory_comes_back_with_the_last_view():
     assert place(buffers.empty((5,), "float32")) not in (where, place(second))
 
 
+def test_nothing_is_kept_after_the_end():
+    buffers = Buffers()
+    array = buffers.empty((4,), "float32")
+    buffers.close()
+    array[...] = 3
+    view = array[:2]
+    del array
+    assert (view == 3).all()
+    again = buffers.empty((4,), "float32")
+    again[...] = 5
+    assert (view == 3).all() and place(again) != place(view)
+
+
 def test_arrays_of_a_device_keep_their_values():
     buffers = Buffers()
     kept = []
