@@ -35,7 +35,6 @@ PREVIEW_SIDE = 256
 BLACK = -1.0  # on the scale of patches
 LEVELS = "levels"  # what `prepare_image` calls its array
 _GAIN = np.float32(2.0 / WHITE)
-_PIECE = 16_384  # values
 
 
 def check_geometry(side: int, patch: int) -> None:
@@ -125,14 +124,8 @@ def scale_levels(
     levels: Shaped[np.ndarray, "..."], out: Float[np.ndarray, "..."] | None = None
 ) -> Float[np.ndarray, "..."]:
     """Levels from 0 (black) to 255 (white) as -1 to 1, written to `out` where it is given."""
-    if out is None:
-        out = np.empty(levels.shape, np.float32)
-    # In pieces that stay in a core's cache between the two passes.
-    step = max(1, _PIECE // max(1, levels[:1].size))
-    for start in range(0, len(levels), step):
-        piece = out[start : start + step]
-        np.multiply(levels[start : start + step], _GAIN, out=piece)
-        piece -= np.float32(1.0)
+    out = np.multiply(levels, _GAIN, out=out)
+    out -= np.float32(1.0)
     return out
 
 
