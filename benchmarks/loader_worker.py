@@ -81,6 +81,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, required=True)
     parser.add_argument("--threads", type=int, required=True)
     parser.add_argument("--cache_mib", type=int, default=0)
+    parser.add_argument("--decoded_cache", default="", help="a folder")
     parser.add_argument("--augment", action="store_true")
     parser.add_argument("--side", type=int, default=SHOWN)
     parser.add_argument("--train", type=int, default=0, help="steps")
@@ -92,6 +93,7 @@ def main() -> None:
         batch=flags.batch,
         threads=flags.threads,
         cache_mib=flags.cache_mib,
+        decoded_cache=flags.decoded_cache,
         augment=flags.augment,
         side=flags.side,
         width=flags.width,
@@ -102,7 +104,8 @@ def main() -> None:
         print(json.dumps(train(config)), flush=True)
         return
     # A cache is filled by the draws of three epochs; without one, one batch starts all threads.
-    epochs = 3 * flags.images if flags.cache_mib else flags.batch
+    kept = flags.cache_mib or flags.decoded_cache
+    epochs = 3 * flags.images if kept else flags.batch
     serve_passes(config, flags.images, epochs)
 
 

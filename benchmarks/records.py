@@ -168,7 +168,7 @@ def make_sets(folder: Path, records: int, base: int, copies: bool, group: int) -
     for name, count in (("warm", 100), ("small", base)):
         if not (folder / name).exists():
             built = record_set.build_shard(folder / name, count)
-            if group > 1:
+            if group:
                 record_set.regroup(built, group)
         start = time.perf_counter()
         open_set(folder / name)[1].close()

@@ -42,12 +42,12 @@ class DataConfig:
         stream_slack: stream and target budgets as a multiple of their mean share.
         modality_dropout: chance to hide each modality of a sample that has several (never all).
         prefetch: batches that are assembled ahead.
-        threads: threads that read and decode; 0 does so where batches are assembled, without a
-            time limit.
+        threads: that read and decode; 0 does so where batches are assembled, without a time limit.
         read_timeout_s: a record that takes longer to read and decode ends the run, by its name.
         log_samples: writes which records each step was trained on to `samples.jsonl`, for audits.
-        cache_mib: memory for parsed records, payloads still encoded; it saves reading and parsing
-            a record again, which matters most on slow storage.
+        cache_mib: memory for parsed records, which are then read once; payloads stay encoded.
+        decoded_cache: folder that keeps decoded records for this run and others; "" keeps none.
+        decoded_cache_gib: it does not grow above this (docs/data.md, "Decoded records").
     """
 
     sources: tuple[SourceConfig, ...]
@@ -62,14 +62,15 @@ class DataConfig:
     cache_mib: int = 1024
     read_timeout_s: float = 25.0
     log_samples: bool = False
+    decoded_cache: str = ""
+    decoded_cache_gib: float = 100.0
 
     def __post_init__(self):
-        """Raises UserError for a time limit or numbers of threads and batches out of range."""
-        if self.read_timeout_s <= 0 or self.threads < 0 or self.prefetch < 0:
-            raise UserError(
-                f"config.data has read_timeout_s {self.read_timeout_s}, threads {self.threads}, "
-                f"prefetch {self.prefetch}; accepted: above 0, from 0, from 0"
-            )
+        """Raises UserError for a limit or numbers of threads and batches out of range."""
+        names = ("read_timeout_s", "decoded_cache_gib", "threads", "prefetch")
+        found = {name: getattr(self, name) for name in names}
+        if any(value < 0 or (value == 0 and name in names[:2]) for name, value in found.items()):
+            raise UserError(f"config.data has {found}; accepted: above 0, above 0, from 0, from 0")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,8 +177,7 @@ class AlignmentConfig:
             (a sigmoid per pair).
         temperature: at the start; it is learnt.
         dim: width of the space.
-        templates: prompts of a class name, which stands where "{}" is; training draws on all,
-            evaluation averages them.
+        templates: prompts of a class name ("{}"); training draws one, evaluation averages all.
         max_label_tokens: longer prompts are cut.
     """
 

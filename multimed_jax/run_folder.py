@@ -26,6 +26,8 @@ FORMAT = 1
 FREE_FIELDS = (
     "data_dir",
     "data.cache_mib",
+    "data.decoded_cache",
+    "data.decoded_cache_gib",
     "data.log_samples",
     "data.prefetch",
     "data.read_timeout_s",

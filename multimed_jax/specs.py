@@ -70,6 +70,23 @@ class Windows:
 
 
 @dataclasses.dataclass(frozen=True)
+class Preparation:
+    """Decoding in two steps, so that the first can be kept and the second varied.
+
+    `decode(record, options, rng)` is `finish(prepare(record, options), options, rng)` wherever
+    `prepare` gives arrays, and so is every window's.
+
+    Attributes:
+        prepare: (record, options) -> arrays by name, which no chance decides; None where the record
+            lacks the modality, or is decoded in one step.
+        finish: (arrays, options, rng) -> parts per stream. The arrays may not be written to.
+    """
+
+    prepare: Callable[[Record, Any], Mapping[str, np.ndarray] | None]
+    finish: Callable[[Mapping[str, np.ndarray], Any, np.random.Generator | None], dict[str, Parts]]
+
+
+@dataclasses.dataclass(frozen=True)
 class ModalitySpec:
     """A modality: everything the rest of the package needs to know of it.
 
@@ -82,13 +99,14 @@ class ModalitySpec:
         count: (record, options) -> exact number of parts per stream, without decoding payloads;
             empty where the record lacks the modality. Over-long inputs are already cut.
         decode: (record, options, rng) -> parts per stream. `rng` is None at evaluation; the
-            number of parts never depends on it.
+            number of parts never depends on it, and all that chance decides is drawn from it.
         make_tokenizer: (stream, d_model, options, rngs) -> nnx module, StreamBatch -> [P, N, D].
         features: (record, options) -> fixed-length float32 vector for the simple baselines.
         preview: (record, options) -> what a person sees of the record.
         windows: see `Windows`; None where a record is always one sample.
         fit: (options, metadata of every training source) -> options, for what is learnt from the
             training split before the run, such as a choice of genes; None where there is nothing.
+        preparation: see `Preparation`; None where decoding is one step.
     """
 
     name: str
@@ -103,6 +121,7 @@ class ModalitySpec:
     preview: Callable[[Record, Any], Preview]
     windows: Windows | None = None
     fit: Callable[[Any, Sequence[Mapping[str, Any]]], Any] | None = None
+    preparation: Preparation | None = None
 
     @property
     def streams(self) -> tuple[StreamSpec, ...]:

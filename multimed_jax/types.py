@@ -64,6 +64,13 @@ class Parts:
     coords: Float[np.ndarray, "n A"]
     item: Int[np.ndarray, "n"]  # noqa: F821
 
+    def __len__(self) -> int:
+        return len(self.parts)
+
+    def write(self, out: Shaped[np.ndarray, "n *patch_shape"]) -> None:
+        """Writes the parts to their place in a batch."""
+        out[...] = self.parts
+
 
 @dataclasses.dataclass(frozen=True)
 class Preview:

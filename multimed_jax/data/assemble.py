@@ -8,6 +8,7 @@ from concurrent.futures import Executor
 import numpy as np
 from jaxtyping import Bool
 
+from multimed_jax.data.buffers import Buffers
 from multimed_jax.data.decode import Decoded, Decoder
 from multimed_jax.data.layout import Layout
 from multimed_jax.data.packing import PackPlan
@@ -42,6 +43,7 @@ def assemble(
     pool: Executor | Readers | None = None,
     on_undecodable: Callable[[int, int, str], None] = lambda source, row, reason: None,
     records: Iterator[Decoded | str] | None = None,
+    buffers: Buffers | None = None,
 ) -> Batch:
     """The batch of one pack for each lane; None gives a pack of padding.
 
@@ -60,15 +62,18 @@ def assemble(
         pool: reads and decodes; None does so here. The batch does not depend on it.
         on_undecodable: told (source, row, reason) of every record whose slots stay padding.
         records: of `read_records`, where it was called before.
+        buffers: give the memory of the parts; None takes new.
 
     Raises:
         UserError: where a record cannot be read, or does not have the size that was planned.
     """
     decoder = Decoder(layout, sources, modalities, tasks, seed, train)
     decoded = read_records(plans, decoder, pool) if records is None else records
-    batch = empty_batch(layout, cursor)
+    batch = _new_batch(layout, cursor, buffers or Buffers())
     for p, plan in enumerate(plans):
         if plan is None:
+            for stream in batch.streams.values():
+                stream.parts[p] = 0
             continue
         segments: list[Decoded | None] = []
         for source, row in zip(plan.samples.source, plan.samples.row, strict=True):
@@ -88,13 +93,24 @@ def assemble(
 
 def empty_batch(layout: Layout, cursor: np.ndarray) -> Batch:
     """A batch of padding, one pack for each row of `cursor`."""
+    batch = _new_batch(layout, cursor, Buffers())
+    for stream in batch.streams.values():
+        stream.parts[...] = 0
+    return batch
+
+
+# ------------------------------------------------------------------------------- internals
+
+
+def _new_batch(layout: Layout, cursor: np.ndarray, buffers: Buffers) -> Batch:
+    """A batch of padding, but for the values of the parts, which are not set."""
     packs = len(cursor)
     grid = (packs, layout.rows, layout.row_width)
     streams, targets = {}, {}
     for stream in layout.streams:
         slots = (packs, layout.stream_budgets[stream.name])
         streams[stream.name] = StreamBatch(
-            parts=np.zeros((*slots, *stream.patch_shape), stream.dtype),
+            parts=buffers.empty((*slots, *stream.patch_shape), stream.dtype),
             coords=np.zeros((*slots, stream.num_axes), np.float32),
             segment=np.zeros(slots, np.int32),
             item=np.zeros(slots, np.int32),
@@ -116,9 +132,6 @@ def empty_batch(layout: Layout, cursor: np.ndarray) -> Batch:
         partner=np.zeros((packs, layout.segments), np.int32),
         cursor=cursor,
     )
-
-
-# ------------------------------------------------------------------------------- internals
 
 
 def _lay_tokens(
@@ -160,13 +173,15 @@ def _lay_parts(
         for i, (begin, end) in enumerate(zip([0, *ends[:-1]], ends, strict=True)):
             segment = segments[i]
             if begin == end or segment is None:
+                out.parts[p, begin:end] = 0
                 continue
             found = segment.streams[stream.name]
-            out.parts[p, begin:end] = found.parts
+            found.write(out.parts[p, begin:end])
             out.coords[p, begin:end] = found.coords
             out.segment[p, begin:end] = words[i] if layout.is_words[s] else i + 1
             out.item[p, begin:end] = found.item + (items + 1)
             items += int(found.item.max()) + 1
+        out.parts[p, ends[-1] if ends else 0 :] = 0
 
 
 def _lay_partners(batch: Batch, p: int, plan: PackPlan, good: Bool[np.ndarray, "k"]) -> None:

@@ -17,7 +17,9 @@ from jaxtyping import Int
 
 from multimed_jax.config import RunConfig
 from multimed_jax.data.assemble import assemble, read_records
+from multimed_jax.data.buffers import Buffers
 from multimed_jax.data.decode import Decoded, Decoder
+from multimed_jax.data.decoded_cache import open_decoded
 from multimed_jax.data.layout import Layout
 from multimed_jax.data.packing import PackPlan
 from multimed_jax.data.readers import Readers
@@ -60,6 +62,8 @@ class _Loader:
         self._undecodable: dict[tuple[str, int], str] = {}
         data = config.data
         self._readers = Readers(data.threads, data.read_timeout_s) if data.threads > 0 else None
+        self._buffers = Buffers()
+        self._decoded = open_decoded(config, sources, train=train)
 
     @property
     def quarantined(self) -> int:
@@ -87,6 +91,7 @@ class _Loader:
             config.tasks,
             config.seed,
             self._train,
+            self._decoded,
         )
         return plans, cursor, read_records(plans, decoder, self._readers)
 
@@ -105,6 +110,7 @@ class _Loader:
             pool=self._readers,
             on_undecodable=self._note,
             records=records,
+            buffers=self._buffers,
         )
 
     def _stream(self, plans: grain.IterDataset[Plans]) -> grain.DatasetIterator[Batch]:
@@ -123,6 +129,7 @@ class _Loader:
 
     def close(self) -> None:
         """Ends the threads that read."""
+        self._buffers.close()
         if self._readers is not None:
             self._readers.close()
 

@@ -34,7 +34,7 @@ class ShardedRecords:
     """The records of a split in on-disk order; a shard is opened when it is first read.
 
     Threads share one reader of each shard. An open reader keeps the places of its shard's chunks,
-    8 bytes each; there is a chunk for every record where the shard was written with `group_size:1`.
+    8 bytes each: one for every 16 records where they are small, else one for every record.
     """
 
     def __init__(self, shards: Sequence[ShardInstruction], parse: Callable[[bytes], Record]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 import numpy as np
 from flax import nnx
@@ -10,7 +11,7 @@ from jaxtyping import Float
 
 from multimed_jax.layers import patches
 from multimed_jax.layers.patch_embed import PatchEmbed
-from multimed_jax.specs import ModalitySpec, StreamSpec
+from multimed_jax.specs import ModalitySpec, Preparation, StreamSpec
 from multimed_jax.types import Parts, Preview, Record
 
 
@@ -55,17 +56,25 @@ def make_image_modality(name: str, number: int, stream: str, spec: str) -> Modal
         number = patches.count_patches(record.get(name), options.side, options.patch)
         return {stream: number} if number else {}
 
+    def prepare(record: Record, options: ImageOptions) -> dict[str, np.ndarray] | None:
+        image = record.get(name)
+        if image is None or not patches.encoded_bytes(image):
+            return None
+        return patches.prepare_image(image, options.side)
+
+    def finish(
+        prepared: Mapping[str, np.ndarray],
+        options: ImageOptions,
+        rng: np.random.Generator | None,
+    ) -> dict[str, Parts]:
+        jitter = rng if options.augment else None
+        return {stream: patches.finish_image(prepared, options.patch, jitter, flip=options.flip)}
+
     def decode(
         record: Record, options: ImageOptions, rng: np.random.Generator | None
     ) -> dict[str, Parts]:
-        image = record.get(name)
-        if image is None or not patches.encoded_bytes(image):
-            return {}
-        jitter = rng if options.augment else None
-        parts = patches.decode_patches(
-            image, options.side, options.patch, jitter, flip=options.flip
-        )
-        return {stream: parts}
+        prepared = prepare(record, options)
+        return {} if prepared is None else finish(prepared, options, rng)
 
     def make_tokenizer(
         spec: StreamSpec, d_model: int, options: ImageOptions, rngs: nnx.Rngs
@@ -89,4 +98,5 @@ def make_image_modality(name: str, number: int, stream: str, spec: str) -> Modal
         make_tokenizer=make_tokenizer,
         features=features,
         preview=preview,
+        preparation=Preparation(prepare, finish),
     )

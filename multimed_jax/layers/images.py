@@ -12,10 +12,10 @@ import io
 import struct
 import warnings
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from PIL import Image
 
 from multimed_jax.layers.decode_errors import DecodeError
@@ -62,7 +62,7 @@ def read_grey(
         DecodeError: bytes that are no JPEG or PNG, truncated or damaged pixel data, more than
             `MAX_PIXELS` pixels, another size than the record states.
     """
-    return _read(encoded, size, stored_size, _to_grey)
+    return np.asarray(read_levels(encoded, size, stored_size), np.float32)
 
 
 def read_colour(
@@ -75,7 +75,7 @@ def read_colour(
     Raises:
         DecodeError: as `read_grey`.
     """
-    return _read(encoded, size, stored_size, _to_colour)
+    return np.asarray(read_levels(encoded, size, stored_size, colour=True), np.float32)
 
 
 def is_colour(encoded: bytes) -> bool:
@@ -97,24 +97,34 @@ def is_colour(encoded: bytes) -> bool:
         return image.mode not in ("1", "L", "LA", "F") and not image.mode.startswith("I")
 
 
-def _read(
+def read_levels(
     encoded: bytes,
     size: tuple[int, int],
-    stored_size: tuple[int, int] | None,
-    convert: Callable[[Image.Image], Image.Image],
-) -> Float[np.ndarray, "h w *channels"]:
+    stored_size: tuple[int, int] | None = None,
+    *,
+    colour: bool = False,
+) -> Shaped[np.ndarray, "h w *channels"]:
+    """`read_grey` or `read_colour` in the smallest type that holds the same values.
+
+    Returns:
+        uint8, but float32 for grey images of 16 bits.
+
+    Raises:
+        DecodeError: as `read_grey`.
+    """
     height, width = size
     with _faults_named(encoded):
         image = _open(encoded)
         _check_header(image, stored_size)
-        mode = "L" if convert is _to_grey else "RGB"
+        mode = "RGB" if colour else "L"
         draft = image.draft(mode, (JPEG_OVERSAMPLING * width, JPEG_OVERSAMPLING * height))
-        pixels = convert(image)
+        pixels = _to_colour(image) if colour else _to_grey(image)
     # A JPEG at a fraction of its size ends in a pixel that lies partly outside of the image.
     box = draft[1] if draft is not None else (0, 0, *pixels.size)
     if pixels.size != (width, height) or box != (0, 0, width, height):
         pixels = pixels.resize((width, height), Image.Resampling.BILINEAR, box=box)
-    return np.asarray(pixels, np.float32)
+    # Three equal channels are made of grey at the end: resampling one takes a third of the time.
+    return np.asarray(_in_mode(pixels, "RGB") if colour else pixels)
 
 
 def _open(encoded: bytes) -> Image.Image:
@@ -161,11 +171,18 @@ def _to_grey(image: Image.Image) -> Image.Image:
 
 
 def _to_colour(image: Image.Image) -> Image.Image:
-    """Mode RGB."""
+    """Mode RGB, or L where all channels are equal."""
     if image.mode.startswith("I"):
-        grey = np.rint(_scale_deep(np.asarray(image))).astype(np.uint8)
-        return Image.fromarray(grey).convert("RGB")
-    return _opaque(image).convert("RGB")
+        return Image.fromarray(np.rint(_scale_deep(np.asarray(image))).astype(np.uint8))
+    if image.mode == "L" and "transparency" not in image.info:
+        return _in_mode(image, "L")
+    return _in_mode(_opaque(image), "RGB")
+
+
+def _in_mode(image: Image.Image, mode: str) -> Image.Image:
+    """`image.convert`, which copies an image that is of this mode."""
+    image.load()
+    return image if image.mode == mode else image.convert(mode)
 
 
 def _opaque(image: Image.Image) -> Image.Image:

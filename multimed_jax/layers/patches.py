@@ -16,11 +16,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Shaped, UInt8
+from jaxtyping import Float, Int, Shaped, UInt8
 
 from multimed_jax.layers.augment import augment
 from multimed_jax.layers.decode_errors import DecodeError
-from multimed_jax.layers.images import WHITE, read_colour, read_grey
+from multimed_jax.layers.images import WHITE, read_levels
 from multimed_jax.types import Parts, Preview, UserError
 
 # Logistic baselines see a grey image as this many pixels a side, aspect ignored; a colour image as
@@ -32,6 +32,9 @@ NUM_GREY_FEATURES = FEATURE_SIDE**2
 NUM_COLOUR_FEATURES = 3 * (COLOUR_SIDE**2 + COLOUR_BINS)
 _COLOUR_PIXELS = 64  # side of the image that both are taken from
 PREVIEW_SIDE = 256
+BLACK = -1.0  # on the scale of patches
+LEVELS = "levels"  # what `prepare_image` calls its array
+_GAIN = np.float32(2.0 / WHITE)
 
 
 def check_geometry(side: int, patch: int) -> None:
@@ -107,41 +110,96 @@ def read_pixels(
     Raises:
         DecodeError: as `read_grey`.
     """
-    read = read_colour if colour else read_grey
-    pixels = read(encoded_bytes(image), size, stored_size(image))
-    # In place where the array is its own (Pillow's 32-bit images are not): pages are what costs.
-    out = pixels if pixels.flags.writeable else None
-    pixels = np.multiply(pixels, np.float32(2.0 / WHITE), out=out)
-    pixels -= np.float32(1.0)
-    return pixels
+    return scale_levels(read_image(image, size, colour=colour))
 
 
-def decode_patches(
-    image: Mapping[str, Any],
-    side: int,
-    patch: int,
-    rng: np.random.Generator | None,
-    *,
-    colour: bool = False,
-    flip: bool = False,
-) -> Parts:
-    """Patches of the image, scaled so that black is -1 and white is 1.
+def read_image(
+    image: Mapping[str, Any], size: tuple[int, int], *, colour: bool = False
+) -> Shaped[np.ndarray, "h w *channels"]:
+    """The record's image at `size`, as levels from 0 to 255. Raises DecodeError as `read_grey`."""
+    return read_levels(encoded_bytes(image), size, stored_size(image), colour=colour)
 
-    Args:
-        image: the record's image: `encoded`, `height`, `width`.
-        side: of the resampled image, in pixels.
-        patch: side of a patch, in pixels.
-        rng: augments (mildly, see `layers.augment`) where given.
-        colour: RGB patches instead of grey ones.
-        flip: whether augmenting mirrors.
+
+def scale_levels(
+    levels: Shaped[np.ndarray, "..."], out: Float[np.ndarray, "..."] | None = None
+) -> Float[np.ndarray, "..."]:
+    """Levels from 0 (black) to 255 (white) as -1 to 1, written to `out` where it is given."""
+    out = np.multiply(levels, _GAIN, out=out)
+    out -= np.float32(1.0)
+    return out
+
+
+class LevelParts(Parts):
+    """Parts on [-1, 1] that are kept as bytes until they lie in their batch: a quarter of the room.
+
+    `parts` are the scaled values, made when they are asked for.
+
+    Attributes:
+        levels: from 0 (-1) to 255 (1).
+    """
+
+    def __init__(
+        self,
+        levels: UInt8[np.ndarray, "n *patch_shape"],
+        coords: Float[np.ndarray, "n A"],
+        item: Int[np.ndarray, "n"],  # noqa: F821
+    ):
+        for name, value in (("levels", levels), ("coords", coords), ("item", item)):
+            object.__setattr__(self, name, value)
+
+    levels: UInt8[np.ndarray, "n *patch_shape"]
+
+    @property
+    def parts(self) -> Float[np.ndarray, "n *patch_shape"]:  # type: ignore[override]
+        return scale_levels(self.levels)
+
+    def __len__(self) -> int:
+        return len(self.levels)
+
+    def write(self, out: Shaped[np.ndarray, "n *patch_shape"]) -> None:
+        scale_levels(self.levels, out)
+
+
+def prepare_image(
+    image: Mapping[str, Any], side: int, *, colour: bool = False
+) -> dict[str, np.ndarray]:
+    """The image with its longer side at `side`; `finish_image` makes patches of it.
 
     Raises:
         DecodeError: as `read_grey`.
     """
-    pixels = read_pixels(image, fitted_size(*stored_size(image), side), colour=colour)
-    if rng is not None:
-        pixels = augment(pixels, rng, flip=flip)
-    return whole_parts(*patchify(pixels, patch, fill=-1.0))
+    size = fitted_size(*stored_size(image), side)
+    return {LEVELS: read_image(image, size, colour=colour)}
+
+
+def finish_image(
+    prepared: Mapping[str, np.ndarray],
+    patch: int,
+    rng: np.random.Generator | None,
+    *,
+    flip: bool = False,
+) -> Parts:
+    """Patches of a prepared image, scaled so that black is -1 and white is 1.
+
+    Args:
+        prepared: of `prepare_image`.
+        patch: side of a patch, in pixels.
+        rng: augments (mildly, see `layers.augment`) where given.
+        flip: whether augmenting mirrors.
+    """
+    levels = prepared[LEVELS]
+    if rng is None:
+        return level_parts(levels, patch, BLACK)
+    pixels = augment(scale_levels(levels), rng, flip=flip)
+    return whole_parts(*patchify(pixels, patch, BLACK))
+
+
+def level_parts(levels: Shaped[np.ndarray, "h w *channels"], patch: int, fill: float) -> Parts:
+    """Patches of the scaled image; `fill` is BLACK or WHITE of the [-1, 1] scale."""
+    if levels.dtype != np.uint8:
+        return whole_parts(*patchify(scale_levels(levels), patch, fill))
+    parts, coords = patchify(levels, patch, 0 if fill == BLACK else 255)
+    return LevelParts(parts, coords, np.zeros(len(parts), np.int32))
 
 
 def whole_parts(

@@ -60,16 +60,19 @@ def make_tokenizer(
     return PatchEmbed(stream.patch_shape, extent, d_model, rngs, stream.num_axes)
 
 
-def decode_slice(
-    voxels: Shaped[np.ndarray, "1 H W"],
-    options: VolumeOptions,
-    intensity: Intensity,
-    rng: np.random.Generator | None,
-) -> Parts:
-    """Patches of a slice, its longer side resampled to `options.side`."""
+def prepare_slice(
+    voxels: Shaped[np.ndarray, "1 H W"], options: VolumeOptions, intensity: Intensity
+) -> Float[np.ndarray, "..."]:
+    """A slice on [-1, 1], its longer side resampled to `options.side`."""
     _, height, width = voxels.shape
     size = patches.fitted_size(height, width, options.side)
-    pixels = intensity.scale(_resized(voxels, size, intensity))
+    return intensity.scale(_resized(voxels, size, intensity))
+
+
+def finish_slice(
+    pixels: Float[np.ndarray, "..."], options: VolumeOptions, rng: np.random.Generator | None
+) -> Parts:
+    """Patches of a prepared slice."""
     if rng is not None and options.augment:
         pixels = augment(pixels, rng, flip=options.flip)
     return patches.whole_parts(*patches.patchify(pixels, options.patch, BLACK))

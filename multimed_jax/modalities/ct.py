@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 
 import numpy as np
 from jaxtyping import Float, Shaped
@@ -34,10 +35,11 @@ from multimed_jax.layers.volumes import (
     read_voxels,
     spacing_of,
 )
-from multimed_jax.specs import ModalitySpec, StreamSpec, Windows
+from multimed_jax.specs import ModalitySpec, Preparation, StreamSpec, Windows
 from multimed_jax.types import Parts, Preview, Record, UserError
 
 NAME = "ct"
+PIXELS = "pixels"  # of a prepared slice
 # Air by definition of the Hounsfield scale (water is 0), and the end of the 12-bit scale that
 # starts at -1024.
 AIR_HU = -1000.0
@@ -149,9 +151,31 @@ def decode(
     _check_finite(voxels)
     intensity = intensity_of(options.windows_hu)
     if plan is None:
-        return {f"{NAME}.{SLICE}": volume_parts.decode_slice(voxels, options, intensity, rng)}
+        pixels = volume_parts.prepare_slice(voxels, options, intensity)
+        return finish_slice({PIXELS: pixels}, options, rng)
     parts = volume_parts.decode_volume(voxels, plan, options, intensity, rng, window)
     return {f"{NAME}.{VOLUME}": parts}
+
+
+def prepare_slice(record: Record, options: CtOptions) -> dict[str, np.ndarray] | None:
+    """The resampled slice; None for a volume, whose crop is drawn before it is resampled.
+
+    Raises:
+        DecodeError: as `decode`.
+    """
+    found = read(record, options)
+    if found is None or found[1] is not None:
+        return None
+    _check_finite(found[0])
+    intensity = intensity_of(options.windows_hu)
+    return {PIXELS: volume_parts.prepare_slice(found[0], options, intensity)}
+
+
+def finish_slice(
+    prepared: Mapping[str, np.ndarray], options: CtOptions, rng: np.random.Generator | None
+) -> dict[str, Parts]:
+    """The patches of a slice."""
+    return {f"{NAME}.{SLICE}": volume_parts.finish_slice(prepared[PIXELS], options, rng)}
 
 
 def count_windows(record: Record, options: CtOptions) -> int:
@@ -215,4 +239,5 @@ SPEC = ModalitySpec(
     features=features,
     preview=preview,
     windows=Windows(count_windows, decode_window),
+    preparation=Preparation(prepare_slice, finish_slice),
 )

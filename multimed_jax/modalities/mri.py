@@ -15,6 +15,7 @@ Axes stay as stored: rows run down and columns right. A record holds one kind or
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 import numpy as np
 from jaxtyping import Float
@@ -32,7 +33,7 @@ from multimed_jax.layers.volumes import (
     sampled,
     spacing_of,
 )
-from multimed_jax.specs import ModalitySpec, StreamSpec, Windows
+from multimed_jax.specs import ModalitySpec, Preparation, StreamSpec, Windows
 from multimed_jax.types import Parts, Preview, Record
 
 NAME = "mri"
@@ -115,6 +116,25 @@ def count(record: Record, options: MriOptions) -> dict[str, int]:
     return {} if found is None else {f"{NAME}.{VOLUME}": found[1].num_parts(options.tubelet)}
 
 
+def prepare(record: Record, options: MriOptions) -> dict[str, np.ndarray] | None:
+    """The resampled slice; None for a volume, whose crop is drawn before it is resampled.
+
+    Raises:
+        DecodeError: bytes that are no complete JPEG or PNG of the stated size.
+    """
+    image = read_slice(record, options)
+    return None if image is None else patches.prepare_image(image, options.side)
+
+
+def finish(
+    prepared: Mapping[str, np.ndarray], options: MriOptions, rng: np.random.Generator | None
+) -> dict[str, Parts]:
+    """The patches of a slice."""
+    jitter = rng if options.augment else None
+    parts = patches.finish_image(prepared, options.patch, jitter, flip=options.flip)
+    return {f"{NAME}.{SLICE}": parts}
+
+
 def decode(
     record: Record,
     options: MriOptions,
@@ -127,13 +147,9 @@ def decode(
         DecodeError: bytes that are no complete JPEG or PNG of the stated size; an array that has
             not three axes, a voxel that is not finite, a spacing that is no distance.
     """
-    image = read_slice(record, options)
-    if image is not None:
-        jitter = rng if options.augment else None
-        parts = patches.decode_patches(
-            image, options.side, options.patch, jitter, flip=options.flip
-        )
-        return {f"{NAME}.{SLICE}": parts}
+    prepared = prepare(record, options)
+    if prepared is not None:
+        return finish(prepared, options, rng)
     found = read_volume(record, options)
     if found is None:
         return {}
@@ -185,4 +201,5 @@ SPEC = ModalitySpec(
     features=features,
     preview=preview,
     windows=Windows(count_windows, decode_window),
+    preparation=Preparation(prepare, finish),
 )

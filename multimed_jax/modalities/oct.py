@@ -25,7 +25,7 @@ from multimed_jax.layers import patches
 from multimed_jax.layers.images import is_colour
 from multimed_jax.layers.patch_embed import PatchEmbed
 from multimed_jax.layers.stream_kinds import check_kinds
-from multimed_jax.specs import ModalitySpec, StreamSpec
+from multimed_jax.specs import ModalitySpec, Preparation, StreamSpec
 from multimed_jax.types import Parts, Preview, Record
 
 NAME = "oct"
@@ -82,23 +82,30 @@ def count(record: Record, options: OctOptions) -> dict[str, int]:
     return {f"{NAME}.{kind_of(image, options)}": number}
 
 
+def prepare(record: Record, options: OctOptions) -> dict[str, np.ndarray] | None:
+    """The resampled image; None where the record lacks it. Raises DecodeError (`read_grey`)."""
+    image = record.get(NAME)
+    if image is None or not patches.encoded_bytes(image):
+        return None
+    return patches.prepare_image(image, options.side, colour=kind_of(image, options) == PHOTO)
+
+
+def finish(
+    prepared: Mapping[str, np.ndarray], options: OctOptions, rng: np.random.Generator | None
+) -> dict[str, Parts]:
+    """Its patches."""
+    kind = PHOTO if prepared[patches.LEVELS].ndim == 3 else SCAN
+    jitter = rng if options.augment else None
+    parts = patches.finish_image(prepared, options.patch, jitter, flip=options.flip)
+    return {f"{NAME}.{kind}": parts}
+
+
 def decode(
     record: Record, options: OctOptions, rng: np.random.Generator | None
 ) -> dict[str, Parts]:
     """Patches of the image; empty where the record lacks it. Raises DecodeError (`read_grey`)."""
-    image = record.get(NAME)
-    if image is None or not patches.encoded_bytes(image):
-        return {}
-    kind = kind_of(image, options)
-    parts = patches.decode_patches(
-        image,
-        options.side,
-        options.patch,
-        rng if options.augment else None,
-        colour=kind == PHOTO,
-        flip=options.flip,
-    )
-    return {f"{NAME}.{kind}": parts}
+    prepared = prepare(record, options)
+    return {} if prepared is None else finish(prepared, options, rng)
 
 
 def make_tokenizer(
@@ -138,4 +145,5 @@ SPEC = ModalitySpec(
     make_tokenizer=make_tokenizer,
     features=features,
     preview=preview,
+    preparation=Preparation(prepare, finish),
 )

@@ -27,7 +27,7 @@ from multimed_jax.layers.decode_errors import DecodeError
 from multimed_jax.layers.patch_embed import PatchEmbed
 from multimed_jax.layers.stream_kinds import check_kinds
 from multimed_jax.layers.tile_stem import TileStem
-from multimed_jax.specs import ModalitySpec, StreamSpec, Windows
+from multimed_jax.specs import ModalitySpec, Preparation, StreamSpec, Windows
 from multimed_jax.types import Parts, Preview, Record, UserError
 
 NAME = "pathology"
@@ -147,9 +147,30 @@ def decode(
         return {}
     if kind == BAG:
         return _decode_bag(tiles, choose_tiles(len(tiles), options.max_tiles, rng), options, rng)
-    pixels = _read_fitted(tiles[0], options.side)
-    if rng is not None and options.augment:
-        pixels = _augmented(pixels, draw_stain(rng), rng)
+    return finish(patches.prepare_image(tiles[0], options.side, colour=True), options, rng)
+
+
+def prepare(record: Record, options: PathologyOptions) -> dict[str, np.ndarray] | None:
+    """The resampled single tile; None for a bag, whose tiles are chosen first. Raises DecodeError.
+
+    Tiles of a bag are decoded in one step.
+    """
+    tiles = read_tiles(record)
+    if kind_of(len(tiles), options) != TILE:
+        return None
+    return patches.prepare_image(tiles[0], options.side, colour=True)
+
+
+def finish(
+    prepared: Mapping[str, np.ndarray],
+    options: PathologyOptions,
+    rng: np.random.Generator | None,
+) -> dict[str, Parts]:
+    """The patches of a single tile."""
+    levels = prepared[patches.LEVELS]
+    if rng is None or not options.augment:
+        return {f"{NAME}.tile": patches.level_parts(levels, options.patch, WHITE)}
+    pixels = _augmented(patches.scale_levels(levels), draw_stain(rng), rng)
     return {f"{NAME}.tile": patches.whole_parts(*patches.patchify(pixels, options.patch, WHITE))}
 
 
@@ -250,4 +271,5 @@ SPEC = ModalitySpec(
     features=features,
     preview=preview,
     windows=Windows(count_windows, decode_window),
+    preparation=Preparation(prepare, finish),
 )

@@ -64,12 +64,17 @@ def test_a_batch_holds_whole_images(folder, side):
 
 
 def test_rates_and_ratios_by_hand():
-    steps = [{"wall_s": 2.0}, {"wall_s": 1.0}, {"wall_s": 4.0}]
+    steps = [{"wall_s": wall, "cpu_s": wall / 2} for wall in (2.0, 1.0, 4.0)]
     found = loader.figures({"images": 100}, steps)
     assert (found["images_per_s_best"], found["images_per_s_median"]) == (100.0, 50.0)
-    peer = loader.figures({"images": 100}, [{"wall_s": 2.0}])
-    over = loader.ratios({"encoded": found, "torch": peer})
-    assert over == {"encoded/torch": {"images_per_s_best": 2.0, "images_per_s_median": 1.0}}
+    assert (found["cpu_ms_an_image_best"], found["cpu_ms_an_image_median"]) == (5.0, 10.0)
+    peer = loader.figures({"images": 100}, [{"wall_s": 2.0, "cpu_s": 1.5}])
+    over = loader.ratios({"encoded": found, "torch": peer})["encoded/torch"]
+    assert over == {
+        "images_per_s_best": 2.0,
+        "images_per_s_median": 1.0,
+        "by_processor_time": 3.0,
+    }
     assert loader.ratios({"encoded": found}) == {}
 
 
@@ -115,7 +120,7 @@ def test_the_command(capsys):
     values = loader.main([*words.split(), "--layers", "1", *(["--peer", "torch"] if peer else [])])
     assert capsys.readouterr().out.splitlines()[-1].startswith("{")
     found = values["contestants"]
-    assert {"encoded", "cached", "whole"} <= set(found)
+    assert {"encoded", "cached", "decoded", "whole"} <= set(found)
     assert all(one["images_per_s_best"] > 0 and one["images"] == 16 for one in found.values())
     assert 0 <= values["training"]["input_wait"] < 1
     assert ("encoded/torch" in values["ratios"]) == peer

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from multimed_jax.layers.decode_errors import DecodeError
-from multimed_jax.layers.images import read_grey
+from multimed_jax.layers.images import read_colour, read_grey
 from multimed_jax.modalities import mri, oct, xray
 from multimed_jax.types import UserError
 from tests.modalities.streams import assert_missing, check_tokenizer, decode_one
@@ -174,3 +174,13 @@ def test_real_files(shared_data, spec, folder, pattern):
         features = spec.features(record, spec.options).reshape(16, 16)
         difference = np.abs(features - (np.asarray(small, float) / 127.5 - 1))
         assert difference.mean() < 0.01 and difference.max() < 0.1
+
+
+@pytest.mark.parametrize("size", [(23, 17), (24, 24), (100, 9)])
+def test_grey_in_colour_is_resampled_as_three_equal_channels(size):
+    """Against Pillow's own resampling of the three channels."""
+    pixels = noise(*size)
+    found = read_colour(image_record("x", pixels)["x"]["encoded"], (20, 12))
+    wanted = Image.fromarray(pixels).convert("RGB").resize((12, 20), Image.Resampling.BILINEAR)
+    np.testing.assert_array_equal(found, np.asarray(wanted, np.float32))
+    assert found.dtype == np.float32

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from array_record.python import array_record_module  # type: ignore[attr-defined]
 from tensorflow_datasets.core.utils import shard_utils
 
+from multimed_jax.config import SourceConfig
+from multimed_jax.data.sources import open_source
 from multimed_jax.types import UserError
 from tests.tfds_builders.built import metadata_of
 from tfds_builders.core.records import record_digest
-from tfds_builders.core.shards import Output
+from tfds_builders.core.shards import Output, records_a_chunk
 from tfds_builders.core.splits import SPLITS
 from tfds_builders.phantoms.phantoms_dataset_builder import Builder
 
@@ -53,6 +59,28 @@ def test_the_number_of_shards():
         number(10, 100, num_shards=11)
     with pytest.raises(UserError, match="'train' has no records"):
         number(0, 0)
+
+
+def test_small_records_share_chunks_and_large_ones_do_not():
+    assert records_a_chunk(10**7, 422 * 10**7) == 16
+    assert records_a_chunk(1000, 2047 * 1000) == 16
+    assert records_a_chunk(1000, 2048 * 1000) == records_a_chunk(10, 10**7) == 1
+
+
+def test_chunks_follow_the_whole_split(tmp_path):
+    """A shard whose own records are smaller or larger on the mean has the chunks of the others."""
+    built: Any = build(tmp_path, num_shards=3)
+    options = set()
+    for shard in Path(built.data_dir).glob("*.array_record-*"):
+        reader = array_record_module.ArrayRecordReader(str(shard))
+        options.add(reader.writer_options_string().split(",")[0])
+    assert options == {"group_size:16"}
+    for split in SPLITS:
+        ours = open_source(SourceConfig("phantoms/dna_600", 1.0), str(tmp_path), split)
+        theirs = built.as_data_source(split)
+        assert len(ours) == len(theirs)
+        rows = np.random.default_rng(0).permutation(len(ours)).tolist()
+        assert all(record_digest(ours[r]) == record_digest(theirs[r]) for r in rows)
 
 
 def test_a_record_that_does_not_fit_is_named_and_not_shown():
