@@ -109,8 +109,9 @@ def get_config(size: str | None = None) -> ml_collections.ConfigDict:
         ),
         data=dict(
             sources=common.sources(SOURCES),
-            lanes=4,
-            rows=8,
+            # One pack: each has room for eight chains at least, which cost as much empty.
+            lanes=1,
+            rows=32,
             row_width=256,
             window=512,
             stream_slack=2.0,
