@@ -67,10 +67,10 @@ class DataConfig:
 
     def __post_init__(self):
         """Raises UserError for a limit or numbers of threads and batches out of range."""
-        names = ("read_timeout_s", "decoded_cache_gib", "threads", "prefetch")
-        found = {name: getattr(self, name) for name in names}
-        if any(value < 0 or (value == 0 and name in names[:2]) for name, value in found.items()):
-            raise UserError(f"config.data has {found}; accepted: above 0, above 0, from 0, from 0")
+        values = self.read_timeout_s, self.decoded_cache_gib, self.threads, self.prefetch
+        said = "read_timeout_s {}, decoded_cache_gib {}, threads {}, prefetch {}".format(*values)
+        if min(values) < 0 or 0 in values[:2]:
+            raise UserError(f"config.data has {said}; accepted: above 0, above 0, from 0, from 0")
 
 
 @dataclasses.dataclass(frozen=True)
