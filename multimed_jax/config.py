@@ -69,7 +69,7 @@ class DataConfig:
         """Raises UserError for a limit or numbers of threads and batches out of range."""
         values = self.read_timeout_s, self.decoded_cache_gib, self.threads, self.prefetch
         said = "read_timeout_s {}, decoded_cache_gib {}, threads {}, prefetch {}".format(*values)
-        if min(values) < 0 or 0 in values[:2]:
+        if not all(value >= 0 for value in values) or 0 in values[:2]:
             raise UserError(f"config.data has {said}; accepted: above 0, above 0, from 0, from 0")
 
 

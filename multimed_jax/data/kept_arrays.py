@@ -48,7 +48,7 @@ class KeptFolder:
         Raises:
             UserError: where it cannot be made or written to.
         """
-        self.path, self._limit = Path(path), int(gib * 2**30)
+        self.path, self._limit = Path(path), gib * 2**30
         self._lock, self._told = threading.Lock(), False
         try:
             self.path.mkdir(parents=True, exist_ok=True)

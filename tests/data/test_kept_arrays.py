@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import signal
 import subprocess
@@ -114,6 +115,13 @@ def test_the_limit_holds_for_all_tables_together(tmp_path):
     wider = KeptArrays(KeptFolder(str(tmp_path), 1.0), "b", ROWS)
     put(wider, 49)
     check(wider.get(49), 49)
+
+
+def test_an_infinite_limit_is_none(tmp_path):
+    table = KeptArrays(KeptFolder(str(tmp_path), math.inf), "a", ROWS)
+    table.put(0, "parts", {"x": np.arange(3)})
+    found = table.get(0)
+    assert found is not None and found[1]["x"].tolist() == [0, 1, 2]
 
 
 def test_a_full_disk_is_one_sentence_and_leaves_no_entry(tmp_path, monkeypatch):

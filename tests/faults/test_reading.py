@@ -251,7 +251,14 @@ def test_a_slow_queue_is_no_slow_job():
 
 
 def test_time_limit_and_threads_have_bounds(setup):
-    for changes in ({"read_timeout_s": 0.0}, {"threads": -1}, {"prefetch": -1}):
+    for changes in (
+        {"read_timeout_s": 0.0},
+        {"read_timeout_s": float("nan")},
+        {"decoded_cache_gib": 0.0},
+        {"decoded_cache_gib": float("nan")},
+        {"threads": -1},
+        {"prefetch": -1},
+    ):
         with pytest.raises(UserError, match=f"{next(iter(changes))} "):
             dataclasses.replace(setup.config.data, **changes)
 
